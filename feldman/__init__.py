@@ -1,0 +1,35 @@
+"""feldman: what neural networks memorize, and which predictions depend on it.
+
+After Feldman and Zhang, "What Neural Networks Memorize and Why: Discovering the Long Tail via Influence Estimation"
+(2020). Three things to do: `run` an estimation, `open_run` its results, and read `ARCHITECTURE.md` for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Experiment", "Run", "__version__", "load_experiment", "open_run", "run"]
+
+if TYPE_CHECKING:
+    from feldman.experiment import Experiment
+    from feldman.experiment_files import load_experiment
+    from feldman.job import run
+    from feldman.results.run import Run, open_run
+
+_HOMES = {
+    "Experiment": "feldman.experiment",
+    "Run": "feldman.results.run",
+    "load_experiment": "feldman.experiment_files",
+    "open_run": "feldman.results.run",
+    "run": "feldman.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `feldman --help` must not pay for NumPy and Zarr.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'feldman' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

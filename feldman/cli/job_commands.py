@@ -1,0 +1,59 @@
+"""`feldman run` and `feldman resume`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from feldman.cli.output import print_json
+from feldman.cli.progress import ProgressDisplay
+from feldman.experiment_files import load_experiment
+from feldman.job import RunSummary, resume, run
+
+__all__ = ["resume_job", "run_job"]
+
+
+def run_job(experiment: str, path: str, address: str | None, overrides: list[str], as_json: bool) -> None:
+    """Run, and print what came out."""
+    _see_current_folder()
+    loaded = load_experiment(experiment, overrides)
+    with ProgressDisplay() as display:
+        summary = run(loaded, path, address=address, on_progress=display)
+    _print_summary(summary, as_json)
+
+
+def resume_job(path: str, num_trials: int | None, address: str | None, as_json: bool) -> None:
+    """Resume, and print what came out."""
+    _see_current_folder()
+    with ProgressDisplay() as display:
+        summary = resume(path, num_trials=num_trials, address=address, on_progress=display)
+    _print_summary(summary, as_json)
+
+
+def _see_current_folder() -> None:
+    """Let a user's own learner be imported from where the command is typed, as `python -m` would."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _print_summary(summary: RunSummary, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.as_json())
+        return
+    status = summary.status
+    spread = f" +- {100 * status.std_test_accuracy:.2f}" if status.std_test_accuracy is not None else ""
+    print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials")
+    if status.mean_test_accuracy is not None:
+        share = f"{100 * status.subset_size / status.num_train:.0f}%"
+        print(f"  test accuracy      {100 * status.mean_test_accuracy:.2f}%{spread} (trained on {share})")
+    print(
+        f"  memorized          {summary.num_memorized:,} of {status.num_train:,} (memorization >= {summary.min_memorization:g})"
+    )
+    print(
+        f"  influential pairs  {summary.num_pairs:,} (influence >= {summary.min_influence:g}, "
+        f"memorization >= {summary.min_memorization:g})"
+    )
+    print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
+    print(f"  tables             {summary.memorization_path}, {summary.influence_path}")
+    print(f"  next               feldman memorized {status.run}; feldman pairs {status.run}")

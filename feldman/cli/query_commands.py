@@ -1,0 +1,233 @@
+"""The commands that read a run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldman.cli.output import print_json, print_rows, rows_of
+from feldman.cli.progress import ProgressDisplay
+from feldman.errors import CorruptStoreError, ExperimentError, listed, suggestion
+from feldman.experiment_files import preset_names, preset_text
+from feldman.results.queries import most_memorized, top_pairs
+from feldman.results.run import RunStatus, open_run
+from feldman.results.tables import TableFacts, read_table, write_estimates
+from feldman.trials.integrity import find_damage
+from feldman.trials.rundir import RunPaths, run_paths
+from feldman.trials.session import Progress
+from feldman.trials.store import TrialStore
+
+__all__ = [
+    "PairFilter",
+    "estimate_run",
+    "list_memorized",
+    "list_pairs",
+    "show_presets",
+    "show_status",
+    "verify_run",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFilter:
+    """Which pairs `feldman pairs` shows."""
+
+    train: int | None = None
+    test: int | None = None
+    min_influence: float | None = None
+    min_memorization: float | None = None
+    same_class: bool = False
+
+
+def show_status(path: str, as_json: bool) -> None:
+    """Print how far a run is."""
+    status = open_run(path).status()
+    if as_json:
+        print_json(status.as_json())
+        return
+    print(f"{status.run}: {_state(status)}")
+    print(f"  trials         {status.num_committed_trials:,} of {status.num_trials:,} committed")
+    print(f"  blocks         {status.num_committed_blocks:,} of {status.num_blocks:,}, {status.block_size} trials each")
+    print(f"  data set       {status.dataset}, {status.num_train:,} training and {status.num_test:,} test examples")
+    print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
+    if status.mean_test_accuracy is not None:
+        print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
+    if status.mean_train_seconds is not None:
+        print(f"  training       {status.mean_train_seconds:.3g} s a trial")
+    print(f"  tables         {_tables(status)}")
+    if status.writer is None and not status.complete:
+        print(f"  go on with     feldman resume {status.run}")
+
+
+def verify_run(path: str, as_json: bool) -> None:
+    """Print what is wrong with a run; raise if anything is."""
+    paths = run_paths(path)
+    store = TrialStore.open(paths.store)
+    blocks = store.committed_blocks()
+    done = 0
+    with ProgressDisplay() as display:
+
+        def count(block: int) -> None:
+            nonlocal done
+            done += len(store.experiment.subsets.block_trials(block))
+            display(Progress(stage="checking", done=done, total=store.num_trials_in(blocks)))
+
+        damage = find_damage(store, on_block=count)
+    num_damaged = len({found.block for found in damage})
+    if as_json:
+        print_json(
+            {
+                "run": str(paths.root),
+                "num_committed_blocks": len(blocks),
+                "num_damaged_blocks": num_damaged,
+                "damage": [found.as_json() for found in damage],
+            }
+        )
+    else:
+        for found in damage:
+            print(f"block {found.block}: {found.problem}")
+    if damage:
+        raise CorruptStoreError(
+            f"{num_damaged} of {len(blocks)} committed blocks are damaged; `feldman resume {path}` mends them"
+        )
+    if not as_json:
+        print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, every subset as planned")
+
+
+def estimate_run(path: str, min_influence: float, min_memorization: float, as_json: bool) -> None:
+    """Write the tables anew."""
+    paths = run_paths(path)
+    store = TrialStore.open(paths.store)
+    with ProgressDisplay() as display:
+        facts = write_estimates(
+            paths,
+            store,
+            min_influence=min_influence,
+            min_memorization=min_memorization,
+            on_progress=lambda stage, done, total: display(Progress(stage=stage, done=done, total=total)),
+        )
+    num_pairs = read_table(paths.influence, paths.root)[0].num_rows
+    if as_json:
+        document = {"run": str(paths.root), "num_pairs": num_pairs, **facts.__dict__}
+        print_json({**document, "memorization_path": str(paths.memorization), "influence_path": str(paths.influence)})
+        return
+    print(f"{paths.memorization}: {store.num_train:,} examples, from {_trials(facts, store)}")
+    print(
+        f"{paths.influence}: {num_pairs:,} pairs (influence >= {min_influence:g}, memorization >= {min_memorization:g})"
+    )
+
+
+def list_memorized(path: str, top: int, label: int | None, as_json: bool) -> None:
+    """Print the most memorized examples."""
+    paths = run_paths(path)
+    store = TrialStore.open(paths.store)
+    table, facts = read_table(paths.memorization, paths.root)
+    names = store.attributes["dataset"]["class_names"]
+    if label is not None and not 0 <= label < len(names):
+        raise ExperimentError(f"--label is the number of a class, 0 .. {len(names) - 1}; found {label}")
+    rows = rows_of(most_memorized(table, top=top, label=label))
+    _tell_age(facts, store, paths)
+    if as_json:
+        print_json(rows)
+    else:
+        shown = [_memorized_row(row, names) for row in rows]
+        print_rows(shown, f"most memorized of {table.num_rows:,} training examples, from {_trials(facts, store)}")
+
+
+def list_pairs(path: str, top: int, chosen: PairFilter, as_json: bool) -> None:
+    """Print the most influential pairs."""
+    paths = run_paths(path)
+    store = TrialStore.open(paths.store)
+    table, facts = read_table(paths.influence, paths.root)
+    for name, index, size in (("--train", chosen.train, store.num_train), ("--test", chosen.test, store.num_test)):
+        if index is not None and not 0 <= index < size:
+            raise ExperimentError(f"{name} is an example's index, 0 .. {size - 1}; found {index}")
+    found = top_pairs(
+        table,
+        facts,
+        top=top,
+        train=chosen.train,
+        test=chosen.test,
+        min_influence=chosen.min_influence,
+        min_memorization=chosen.min_memorization,
+        same_class=chosen.same_class,
+    )
+    rows = rows_of(found)
+    _tell_age(facts, store, paths)
+    if as_json:
+        print_json(rows)
+    else:
+        names = store.attributes["dataset"]["class_names"]
+        shown = [_pair_row(row, names) for row in rows]
+        print_rows(shown, f"{len(rows)} of {table.num_rows:,} pairs, from {_trials(facts, store)}")
+
+
+def show_presets(name: str | None) -> None:
+    """Print the names of the presets, or the text of one."""
+    if name is None:
+        for preset in preset_names():
+            comment = preset_text(preset).split("\n\n")[0].replace("\n#", "").lstrip("# ")
+            print(f"{preset}: {comment}")
+    elif name in preset_names():
+        print(preset_text(name), end="")
+    else:
+        raise ExperimentError(
+            f"there is no preset '{name}'{suggestion(name, preset_names())}; there are {listed(preset_names())}"
+        )
+
+
+def _state(status: RunStatus) -> str:
+    if status.writer is not None:
+        return f"being written by process {status.writer.get('pid', '?')} on {status.writer.get('host', '?')}"
+    return "complete" if status.complete else "not finished"
+
+
+def _tables(status: RunStatus) -> str:
+    there = [
+        name
+        for name, present in (("memorization", status.has_memorization), ("influence", status.has_influence))
+        if present
+    ]
+    return " and ".join(there) or f"none yet; `feldman estimate {status.run}` makes them"
+
+
+def _trials(facts: TableFacts, store: TrialStore) -> str:
+    return f"{facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
+
+
+def _tell_age(facts: TableFacts, store: TrialStore, paths: RunPaths) -> None:
+    newer = store.num_trials_in(store.committed_blocks()) - facts.num_trials
+    if newer > 0:
+        print(
+            f"{newer:,} trials are newer than the table; `feldman estimate {Path(paths.root)}` counts them",
+            file=sys.stderr,
+        )
+
+
+def _memorized_row(row: dict[str, Any], names: list[str]) -> dict[str, str]:
+    return {
+        "train": str(row["train_index"]),
+        "class": names[row["label"]],
+        "memorization": f"{row['memorization']:.3f}",
+        "95% interval": _interval(row),
+        "right with it": f"{row['correct_in']}/{row['num_in']}",
+        "right without": f"{row['correct_out']}/{row['num_out']}",
+    }
+
+
+def _pair_row(row: dict[str, Any], names: list[str]) -> dict[str, str]:
+    return {
+        "train": str(row["train_index"]),
+        "test": str(row["test_index"]),
+        "influence": f"{row['influence']:.3f}",
+        "95% interval": _interval(row),
+        "memorization": f"{row['memorization']:.3f}",
+        "train class": names[row["train_label"]],
+        "test class": names[row["test_label"]],
+    }
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"

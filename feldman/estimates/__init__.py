@@ -1,0 +1,1 @@
+"""Bits in, numbers out: memorization and influence with their errors. NumPy only."""

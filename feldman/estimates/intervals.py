@@ -1,0 +1,76 @@
+"""The difference of two independent proportions: standard error and 95% interval."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+
+__all__ = ["Difference", "proportion_difference"]
+
+Z_95 = NormalDist().inv_cdf(0.975)
+
+Counts = NDArray[np.integer] | NDArray[np.floating]
+
+
+class Difference(NamedTuple):
+    """A difference of proportions with its error; NaN where a group is empty.
+
+    Attributes
+    ----------
+    value, stderr, ci_low, ci_high
+        float64, of the counts' shape.
+    """
+
+    value: Float64[np.ndarray, "..."]
+    stderr: Float64[np.ndarray, "..."]
+    ci_low: Float64[np.ndarray, "..."]
+    ci_high: Float64[np.ndarray, "..."]
+
+
+def proportion_difference(correct_in: Counts, num_in: Counts, correct_out: Counts, num_out: Counts) -> Difference:
+    r"""Compare the share of correct trials with and without an example.
+
+    With :math:`p = c_{in} / n_{in}` and :math:`q = c_{out} / n_{out}` the value is :math:`p - q`, its standard error (Wald)
+    :math:`\sqrt{p(1-p)/n_{in} + q(1-q)/n_{out}}`, and its 95% interval Newcombe's hybrid score interval: with the Wilson
+    limits :math:`(l_p, u_p)` and :math:`(l_q, u_q)`,
+
+    .. math:: p - q - \sqrt{(p - l_p)^2 + (u_q - q)^2}, \quad p - q + \sqrt{(u_p - p)^2 + (q - l_q)^2}.
+
+    R. G. Newcombe, "Interval estimation for the difference between independent proportions: comparison of eleven methods",
+    Statistics in Medicine 17 (1998), method 10. Unlike Wald's it does not shrink to nothing at proportions of 0 and 1, where
+    most examples are.
+
+    Parameters
+    ----------
+    correct_in, num_in
+        Trials that had the example and were right, and all that had it. Any shapes that broadcast together.
+    correct_out, num_out
+        The same for the trials without it.
+
+    Returns
+    -------
+    Difference
+        NaN, not 0, wherever ``num_in`` or ``num_out`` is 0.
+    """
+    n_in, n_out = np.asarray(num_in, np.float64), np.asarray(num_out, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p, q = np.asarray(correct_in, np.float64) / n_in, np.asarray(correct_out, np.float64) / n_out
+        value = p - q
+        stderr = np.sqrt(p * (1 - p) / n_in + q * (1 - q) / n_out)
+        low_p, high_p = _wilson(p, n_in)
+        low_q, high_q = _wilson(q, n_out)
+        ci_low = value - np.sqrt((p - low_p) ** 2 + (high_q - q) ** 2)
+        ci_high = value + np.sqrt((high_p - p) ** 2 + (q - low_q) ** 2)
+    return Difference(value, stderr, ci_low, ci_high)
+
+
+def _wilson(p: NDArray[np.float64], n: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Wilson's score limits of one proportion."""
+    z2 = Z_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
+    return centre - half, centre + half

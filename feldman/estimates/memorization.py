@@ -1,0 +1,61 @@
+"""Memorization: how much more often a training example is predicted right by trials that learned from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from feldman.estimates.bits import TrialBits
+from feldman.estimates.intervals import proportion_difference
+
+__all__ = ["Memorization", "estimate_memorization"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorization:
+    """Memorization of every training example.
+
+    Attributes
+    ----------
+    memorization, stderr, ci_low, ci_high
+        float64 [train]; NaN where an example was in all trials or in none.
+    num_in, num_out
+        int64 [train]: trials that learned from the example, and that did not.
+    correct_in, correct_out
+        int64 [train]: how many of them predict it right.
+    """
+
+    memorization: Float64[np.ndarray, " train"]
+    stderr: Float64[np.ndarray, " train"]
+    ci_low: Float64[np.ndarray, " train"]
+    ci_high: Float64[np.ndarray, " train"]
+    num_in: Int64[np.ndarray, " train"]
+    num_out: Int64[np.ndarray, " train"]
+    correct_in: Int64[np.ndarray, " train"]
+    correct_out: Int64[np.ndarray, " train"]
+
+
+def estimate_memorization(bits: TrialBits) -> Memorization:
+    r"""Estimate the memorization of every training example.
+
+    .. math:: mem_i = \Pr_k[h_k(x_i) = y_i \mid i \in I_k] - \Pr_k[h_k(x_i) = y_i \mid i \notin I_k]
+
+    V. Feldman, C. Zhang, "What Neural Networks Memorize and Why" (2020), Algorithm 1, line 5.
+    """
+    num_in = bits.subset_mask.sum(axis=0, dtype=np.int64)
+    correct_in = (bits.subset_mask & bits.train_correct).sum(axis=0, dtype=np.int64)
+    num_out = bits.num_trials - num_in
+    correct_out = bits.train_correct.sum(axis=0, dtype=np.int64) - correct_in
+    difference = proportion_difference(correct_in, num_in, correct_out, num_out)
+    return Memorization(
+        memorization=difference.value,
+        stderr=difference.stderr,
+        ci_low=difference.ci_low,
+        ci_high=difference.ci_high,
+        num_in=num_in,
+        num_out=num_out,
+        correct_in=correct_in,
+        correct_out=correct_out,
+    )

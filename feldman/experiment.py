@@ -1,0 +1,210 @@
+"""Experiment: what is estimated. A frozen, validated record; TOML in and out is in ``experiment_files``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+__all__ = [
+    "CnnLearner",
+    "CustomLearner",
+    "DatasetSection",
+    "ExecutionSection",
+    "Experiment",
+    "LinearLearner",
+    "MlpLearner",
+    "SubsetsSection",
+    "TrainingSection",
+    "differing_fields",
+]
+
+ATTRIBUTE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""``package.module:name``, a user's own learner or data set."""
+
+Scalar = bool | int | float | str
+Parameters = dict[str, Scalar | list[Scalar]]
+
+
+class _Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, no silent conversions (a TOML file is typed already)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DatasetSection(_Section):
+    """``[dataset]``: what trials learn from."""
+
+    name: str = Field(description="A built-in data set (see `feldman.data.BUILT_IN`) or 'package.module:function'.")
+    root: str | None = Field(default=None, description="Folder of the files of a built-in data set.")
+    path: str | None = Field(default=None, description="'arrays' only: an .npz file or a folder of .npy files.")
+    num_train: int | None = Field(default=None, ge=2, description="Take a fixed stratified part of this size.")
+    num_test: int | None = Field(default=None, ge=1, description="Take a fixed stratified part of this size.")
+    parameters: Parameters = Field(default_factory=dict, description="Handed to 'package.module:function'.")
+
+
+class LinearLearner(_Section):
+    """``[learner] name = "linear"``: multinomial logistic regression on the flattened input."""
+
+    name: Literal["linear"] = "linear"
+    vectorize: bool | Literal["auto"] = "auto"
+
+
+class MlpLearner(_Section):
+    """``[learner] name = "mlp"``: fully connected layers with ReLU between them."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field(default=[128], max_length=16)
+    vectorize: bool | Literal["auto"] = "auto"
+
+
+class CnnLearner(_Section):
+    """``[learner] name = "cnn"``: one 3x3 convolution, ReLU and 2x2 max-pooling a stage, then a linear layer."""
+
+    name: Literal["cnn"] = "cnn"
+    channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[16, 32], min_length=1, max_length=8)
+
+
+class CustomLearner(_Section):
+    """``[learner] name = "package.module:name"``: a user's own, see `feldman.learners.protocol.Learner`."""
+
+    name: str = Field(pattern=ATTRIBUTE_PATTERN)
+    parameters: Parameters = Field(default_factory=dict)
+
+
+BUILT_IN_LEARNERS: Mapping[str, type[_Section]] = {"linear": LinearLearner, "mlp": MlpLearner, "cnn": CnnLearner}
+
+
+def _learner_tag(value: object) -> str | None:
+    name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
+    if isinstance(name, str) and name in BUILT_IN_LEARNERS:
+        return name
+    return "custom" if isinstance(name, str) and ":" in name else None
+
+
+LearnerSection = Annotated[
+    Annotated[LinearLearner, Tag("linear")]
+    | Annotated[MlpLearner, Tag("mlp")]
+    | Annotated[CnnLearner, Tag("cnn")]
+    | Annotated[CustomLearner, Tag("custom")],
+    Discriminator(_learner_tag),
+]
+
+
+class TrainingSection(_Section):
+    """``[training]``: the recipe. Stochastic gradient descent with momentum on the cross-entropy."""
+
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0, description="At the start; see `schedule`.")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    nesterov: bool = False
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="How the learning rate moves, step by step: not, or down to 0."
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = true needs momentum > 0")
+        return self
+
+
+class SubsetsSection(_Section):
+    """``[subsets]``: how many trials, and on which part of the training set each one learns."""
+
+    num_trials: int = Field(default=2000, ge=1, le=10_000_000)
+    subset_ratio: float = Field(default=0.7, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    block_size: int = Field(
+        default=50, ge=1, le=65536, description="Trials a block: the unit of scheduling, storage and retry."
+    )
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks of the run; the last one may be shorter than ``block_size``."""
+        return -(-self.num_trials // self.block_size)
+
+    def block_trials(self, block: int) -> range:
+        """Return the trials of a block."""
+        return range(block * self.block_size, min((block + 1) * self.block_size, self.num_trials))
+
+
+class ExecutionSection(_Section):
+    """``[execution]``: how it is executed. Changes no bit of the result, so the fingerprint leaves it out."""
+
+    executor: Literal["ray", "in-process"] = "ray"
+    num_workers: int | None = Field(default=None, ge=1, le=100_000, description="Default: as many as the cores allow.")
+    cpus_per_block: int = Field(default=1, ge=1, le=1024)
+    gpus_per_block: float = Field(default=0.0, ge=0, le=1024)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="A block that fails this often is set aside.")
+
+
+class Experiment(_Section):
+    """A data set, a learner, a recipe and a plan of subsets: all that an estimate depends on.
+
+    Sections and keys are those of the TOML file; each has a default except ``dataset.name``.
+    """
+
+    dataset: DatasetSection
+    learner: LearnerSection = Field(default_factory=MlpLearner)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    subsets: SubsetsSection = Field(default_factory=SubsetsSection)
+    execution: ExecutionSection = Field(default_factory=ExecutionSection)
+
+    @field_validator("learner", mode="before")
+    @classmethod
+    def _learner_named(cls, value: object) -> object:
+        name = value.get("name", "mlp") if isinstance(value, Mapping) else None
+        if isinstance(name, str) and name not in BUILT_IN_LEARNERS and ":" not in name:
+            from feldman.errors import listed, suggestion
+
+            raise ValueError(
+                f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; "
+                f"choose one of {listed(BUILT_IN_LEARNERS)}, or your own as 'package.module:name'"
+            )
+        return {"name": "mlp", **value} if isinstance(value, Mapping) else value
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide what is estimated, by dotted name.
+
+        Left out: ``execution``; where files lie (the data set's content has a hash of its own); ``num_trials``, which
+        may grow; ``block_size``, which a store keeps from its creation.
+        """
+        left_out = {"dataset.root", "dataset.path", "subsets.num_trials", "subsets.block_size"}
+        document = self.model_dump(mode="json", exclude={"execution"})
+        return {key: value for key, value in _flat(document) if key not in left_out}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `identity`, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def replace(self, section: str, **fields: Any) -> Experiment:
+        """Return the same experiment with some fields of one section changed, validated anew."""
+        document = self.model_dump()
+        document[section] = {**document[section], **fields}
+        return Experiment.model_validate(document)
+
+
+def differing_fields(stored: Experiment, given: Experiment) -> list[str]:
+    """List the fields in which two experiments estimate different things, as ``name: stored -> given``."""
+    old, new = stored.identity(), given.identity()
+    return [
+        f"{key}: {old.get(key, '(none)')!r} in the store, {new.get(key, '(none)')!r} given"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,237 @@
+"""The main job, one straight path: experiment, data set, blocks, store, estimates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from feldman.data.dataset import Dataset
+from feldman.data.load import load_dataset
+from feldman.errors import FeldmanError, InputError, InterruptedRunError, TrialsFailedError
+from feldman.experiment import Experiment
+from feldman.experiment_files import load_experiment
+from feldman.learners.load import check_learner
+from feldman.results.run import RunStatus, open_run
+from feldman.results.tables import read_table, write_estimates
+from feldman.trials.events import EventLog
+from feldman.trials.loop import LoopReport
+from feldman.trials.plan import subset_size
+from feldman.trials.rundir import RunPaths, run_paths, writer_lock
+from feldman.trials.session import (
+    Progress,
+    ProgressCallback,
+    check_execution,
+    pending_blocks,
+    prepared_store,
+    train_pending,
+)
+from feldman.trials.store import TrialStore
+
+__all__ = ["Progress", "RunSummary", "resume", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a finished job leaves behind."""
+
+    status: RunStatus
+    num_memorized: int
+    num_pairs: int
+    min_influence: float
+    min_memorization: float
+    seconds: float
+    train_wall_seconds: float
+    memorization_path: str
+    influence_path: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as an object for ``--json``."""
+        return asdict(self)
+
+
+def run(
+    experiment: Experiment | str | Path,
+    path: str | Path,
+    *,
+    address: str | None = None,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> RunSummary:
+    """Train the trials of an experiment and estimate; go on where an earlier job on the same path stopped.
+
+    Parameters
+    ----------
+    experiment
+        An `Experiment`, a preset's name or the path of a TOML file.
+    path
+        The run directory.
+    address
+        A Ray cluster's address; by default Ray is started on this machine.
+    on_progress
+        Told how far the job is.
+
+    Returns
+    -------
+    RunSummary
+        What was found and where it lies.
+
+    Raises
+    ------
+    InputError
+        If anything given cannot work; nothing was written then.
+    StoreBusyError
+        If another process writes to the run.
+    TrialsFailedError
+        If some blocks failed as often as they may; estimates are written from the others.
+    InterruptedRunError
+        If a signal stopped it.
+    """
+    paths = run_paths(path)
+    if not isinstance(experiment, Experiment):
+        experiment = load_experiment(experiment)
+    dataset = _checked_dataset(experiment, address)
+    if paths.store.exists():
+        store = TrialStore.open(paths.store)
+        store.check_experiment(experiment, dataset.fingerprint)
+        kept = store.experiment.subsets
+        num_trials = max(kept.num_trials, experiment.subsets.num_trials)
+        subsets = {"num_trials": num_trials, "block_size": kept.block_size}
+        experiment = experiment.replace("subsets", **subsets)
+    else:
+        paths.check_new()
+    return _work(paths, experiment, dataset, address, on_progress)
+
+
+def resume(
+    path: str | Path,
+    *,
+    num_trials: int | None = None,
+    address: str | None = None,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> RunSummary:
+    """Finish a run, or let it grow: train blocks that are pending, damaged, or new.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    num_trials
+        How many trials it shall have; by default those that it was started with.
+    address, on_progress
+        As for `run`.
+
+    Raises
+    ------
+    InputError
+        If there is no run, fewer trials are asked for than it has, or its data set is not what it was.
+    """
+    paths = run_paths(path)
+    store = TrialStore.open(paths.store)
+    experiment = store.experiment
+    if num_trials is not None:
+        if num_trials < experiment.subsets.num_trials:
+            raise InputError(
+                f"'{paths.root}' has {experiment.subsets.num_trials} trials and only grows; found --num-trials {num_trials}"
+            )
+        experiment = experiment.replace("subsets", num_trials=num_trials)
+    dataset = _checked_dataset(experiment, address)
+    store.check_experiment(experiment, dataset.fingerprint)
+    return _work(paths, experiment, dataset, address, on_progress)
+
+
+def _checked_dataset(experiment: Experiment, address: str | None) -> Dataset:
+    """Load the data set, and find out whether trials on it can be planned, learned and executed."""
+    check_execution(experiment, address)
+    dataset = load_dataset(experiment.dataset)
+    subset_size(experiment.subsets.subset_ratio, dataset.num_train)
+    check_learner(experiment, dataset)
+    return dataset
+
+
+def _work(
+    paths: RunPaths, experiment: Experiment, dataset: Dataset, address: str | None, tell: ProgressCallback
+) -> RunSummary:
+    """Hold the run for writing; train what is pending; estimate."""
+    started = time.monotonic()
+    with writer_lock(paths), _event_log(paths.events) as events:
+        store = prepared_store(paths, experiment, dataset, events, tell)
+        train_started = time.monotonic()
+        try:
+            report = train_pending(store, experiment, dataset, address=address, events=events, tell=tell)
+        except KeyboardInterrupt:
+            report = LoopReport(stopped=True)
+        train_wall_seconds = time.monotonic() - train_started
+        if report.stopped and not report.set_aside:
+            events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
+            raise InterruptedRunError(_interrupted_message(store))
+        _estimate(paths, store, events, tell)
+        if report.set_aside:
+            raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
+        events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
+    return _summary(paths, time.monotonic() - started, train_wall_seconds)
+
+
+def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
+    """Write the tables, unless they are there and made from these very trials."""
+    num_trials = store.num_trials_in(store.committed_blocks())
+    if num_trials == 0 or _tables_are_of(paths, store, num_trials):
+        return
+    write_estimates(
+        paths, store, on_progress=lambda stage, done, total: tell(Progress(stage=stage, done=done, total=total))
+    )
+    events.write("estimates_written", {"num_trials": num_trials})
+
+
+def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
+    try:
+        facts = [read_table(path, paths.root)[1] for path in (paths.memorization, paths.influence)]
+    except FeldmanError:
+        return False
+    return all((fact.num_trials, fact.fingerprint) == (num_trials, store.experiment.fingerprint) for fact in facts)
+
+
+def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
+    memorization, _ = read_table(paths.memorization, paths.root)
+    pairs, facts = read_table(paths.influence, paths.root)
+    return RunSummary(
+        status=open_run(paths.root).status(),
+        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], facts.min_memorization)).as_py() or 0,
+        num_pairs=len(pairs),
+        min_influence=facts.min_influence,
+        min_memorization=facts.min_memorization,
+        seconds=seconds,
+        train_wall_seconds=train_wall_seconds,
+        memorization_path=str(paths.memorization),
+        influence_path=str(paths.influence),
+    )
+
+
+def _interrupted_message(store: TrialStore) -> str:
+    safe, run_path = store.num_trials_in(store.committed_blocks()), store.path.parent
+    return (
+        f"interrupted; {safe:,} of {store.experiment.subsets.num_trials:,} trials are safe. "
+        f"Go on with: feldman resume {run_path}"
+    )
+
+
+def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, experiment: Experiment) -> str:
+    block, error = next(iter(report.set_aside.items()))
+    stopped = "; none succeeded, so the others were not tried" if report.stopped else ""
+    return (
+        f"{len(report.set_aside)} block(s) failed {experiment.execution.max_attempts} times each, {num_pending} are pending"
+        f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: feldman resume {paths.root}"
+    )
+
+
+@contextmanager
+def _event_log(path: Path) -> Iterator[EventLog]:
+    log = EventLog(path)
+    try:
+        yield log
+    finally:
+        log.close()

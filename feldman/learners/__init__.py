@@ -1,0 +1,1 @@
+"""How one block of trials is trained: masks and seeds in, correctness bits out."""

@@ -1,0 +1,89 @@
+"""From an experiment's ``[learner]`` to a `Learner` on one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from feldman.data.dataset import Dataset
+from feldman.errors import LearnerError
+from feldman.experiment import CustomLearner, Experiment
+from feldman.importing import import_callable
+from feldman.learners.protocol import Correctness, Learner
+
+__all__ = ["check_learner", "load_learner"]
+
+
+def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
+    """Make the learner of an experiment; done once a worker.
+
+    Raises
+    ------
+    LearnerError
+        If it cannot be imported or does not fit the data set.
+    """
+    if isinstance(experiment.learner, CustomLearner):
+        return _custom(experiment.learner, dataset)
+    from feldman.learners.torch_learner import torch_learner
+
+    return torch_learner(experiment.learner, experiment.training, experiment.execution, dataset)
+
+
+def check_learner(experiment: Experiment, dataset: Dataset) -> None:
+    """Find out before anything is written whether `load_learner` can work, without importing torch.
+
+    Raises
+    ------
+    LearnerError
+        As `load_learner`.
+    """
+    if isinstance(experiment.learner, CustomLearner):
+        _custom(experiment.learner, dataset)
+    elif experiment.learner.name == "cnn":
+        check_image_shape(dataset.example_shape, len(experiment.learner.channels))
+
+
+def check_image_shape(shape: tuple[int, ...], num_poolings: int) -> None:
+    """Refuse inputs that a CNN with so many 2x2 poolings cannot take.
+
+    Raises
+    ------
+    LearnerError
+        If they are not [height, width] or [height, width, channel], or too small.
+    """
+    if len(shape) not in (2, 3):
+        raise LearnerError(
+            f"the learner 'cnn' needs images [height, width] or [height, width, channel]; this data set has {shape}; "
+            "use 'mlp' or 'linear'"
+        )
+    if min(shape[:2]) < 2**num_poolings:
+        raise LearnerError(
+            f"{num_poolings} stages of 'cnn' halve the image {num_poolings} times, which {shape[0]}x{shape[1]} pixels do not "
+            f"allow; use at most {min(shape[:2]).bit_length() - 1} entries in learner.channels"
+        )
+
+
+def _custom(section: CustomLearner, dataset: Dataset) -> Learner:
+    function: Callable[..., Any] = import_callable(section.name, "learner.name", LearnerError)
+
+    def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
+        found = function(dataset, masks, seeds, dict(section.parameters))
+        return _checked(found, section.name, (len(masks), dataset.num_train), (len(masks), dataset.num_test))
+
+    return learner
+
+
+def _checked(found: Any, name: str, train_shape: tuple[int, int], test_shape: tuple[int, int]) -> Correctness:
+    """Hold a user's result against the protocol: a wrong shape caught here names the culprit."""
+    expected = f"expected two bool arrays, {train_shape} for train and {test_shape} for test"
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise LearnerError(f"learner '{name}' returned a {type(found).__name__}; {expected}")
+    train, test = (np.asarray(part) for part in found)
+    if (train.shape, test.shape) != (train_shape, test_shape) or not train.dtype == test.dtype == np.bool_:
+        raise LearnerError(
+            f"learner '{name}' returned {train.dtype} {train.shape} and {test.dtype} {test.shape}; {expected}"
+        )
+    return Correctness(train, test)

@@ -1,0 +1,227 @@
+"""Training with torch: one model after the other, or all models of a block at once."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from feldman.data.dataset import Dataset
+from feldman.errors import LearnerError
+from feldman.experiment import CnnLearner, ExecutionSection, TrainingSection
+from feldman.learners.load import check_image_shape
+from feldman.learners.protocol import Correctness, Learner
+from feldman.learners.torch_models import StackedMlp, TorchSection, build_module, seeded
+
+__all__ = ["torch_learner"]
+
+_EVALUATION_ROWS = 32_768
+"""Rows (trials x examples) evaluated at once: large enough for full speed, small enough to stay within a few MB a layer."""
+
+_SHUFFLE_STREAM = 0x5DEECE66D
+"""Tells the generator of the shuffles from that of the initial weights, which starts at the trial's seed itself."""
+
+
+def torch_learner(
+    section: TorchSection, training: TrainingSection, execution: ExecutionSection, dataset: Dataset
+) -> Learner:
+    """Make the `Learner` for a built-in model.
+
+    Raises
+    ------
+    LearnerError
+        If the model cannot take the inputs, or the device is not there.
+    """
+    if isinstance(section, CnnLearner):
+        check_image_shape(dataset.example_shape, len(section.channels))
+    # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
+    torch.set_num_threads(execution.cpus_per_block)
+    torch.backends.cudnn.deterministic = True
+    data = _DeviceData.of(dataset, _device(execution))
+    stacked = not isinstance(section, CnnLearner) and section.vectorize is not False
+    train = _train_stacked if stacked else _train_looped
+
+    def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
+        subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
+        return train(section, training, data, subsets, [int(seed) for seed in seeds])
+
+    return learner
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DeviceData:
+    """A data set where the models are. On a CPU its tensors are views of arrays that all workers share: never written to."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    shift: float
+    scale: float
+    example_shape: tuple[int, ...]
+    num_classes: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: torch.device) -> _DeviceData:
+        return cls(
+            x_train=_shared_tensor(dataset.x_train).to(device),
+            y_train=_shared_tensor(dataset.y_train).to(device),
+            x_test=_shared_tensor(dataset.x_test).to(device),
+            y_test=_shared_tensor(dataset.y_test).to(device),
+            shift=dataset.shift,
+            scale=dataset.scale,
+            example_shape=dataset.example_shape,
+            num_classes=dataset.num_classes,
+            device=device,
+        )
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return ``(x - shift) * scale`` in float32. ``x`` is a gather or a slice; the result is always a new tensor."""
+        return x.to(torch.float32, copy=True).sub_(self.shift).mul_(self.scale)
+
+
+def _shared_tensor(array: NDArray[np.generic]) -> Tensor:
+    """View an array as a tensor without a copy; types that torch lacks are widened first."""
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    with warnings.catch_warnings():
+        # Arrays from an object store or a memory map are read-only, which torch cannot express. Nothing here writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+
+
+def _device(execution: ExecutionSection) -> torch.device:
+    if execution.device == "auto":
+        return torch.device("cuda" if execution.gpus_per_block > 0 and torch.cuda.is_available() else "cpu")
+    device = torch.device(execution.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LearnerError("execution.device = 'cuda', but torch sees no GPU here; use 'auto' or 'cpu'")
+    return device
+
+
+def _shuffles(seed: int, subset: Tensor, epochs: int) -> Iterator[Tensor]:
+    """Yield the order of examples for each epoch; drawn on the CPU, so that it is one on every device."""
+    generator = torch.Generator().manual_seed(seed ^ _SHUFFLE_STREAM)
+    for _ in range(epochs):
+        yield subset[torch.randperm(len(subset), generator=generator).to(subset.device)]
+
+
+def _learning_rate(training: TrainingSection, step: int, num_steps: int) -> float:
+    if training.schedule == "linear":
+        return training.learning_rate * (1 - step / num_steps)
+    if training.schedule == "cosine":
+        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+    return training.learning_rate
+
+
+def _descend(
+    module: nn.Module, training: TrainingSection, num_examples: int, loss: Callable[[int, int], Tensor]
+) -> None:
+    """Run stochastic gradient descent; ``loss(epoch, start)`` is that of the batch which begins at ``start``."""
+    optimizer = torch.optim.SGD(
+        module.parameters(),
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        nesterov=training.nesterov,
+        fused=True,
+    )
+    starts = range(0, num_examples, training.batch_size)
+    num_steps = training.epochs * len(starts)
+    for epoch in range(training.epochs):
+        for batch, start in enumerate(starts):
+            rate = _learning_rate(training, epoch * len(starts) + batch, num_steps)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss(epoch, start).backward()
+            optimizer.step()
+
+
+def _train_looped(
+    section: TorchSection, training: TrainingSection, data: _DeviceData, subsets: list[Tensor], seeds: list[int]
+) -> Correctness:
+    """Train one model after the other. Any model."""
+    rows = [_train_one(section, training, data, subset, seed) for subset, seed in zip(subsets, seeds, strict=True)]
+    return Correctness(np.stack([row.train for row in rows]), np.stack([row.test for row in rows]))
+
+
+def _train_one(
+    section: TorchSection, training: TrainingSection, data: _DeviceData, subset: Tensor, seed: int
+) -> Correctness:
+    with seeded(seed):
+        module = build_module(section, data.example_shape, data.num_classes).to(data.device)
+        shuffles = _shuffles(seed, subset, training.epochs)
+        order = subset
+
+        def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
+            nonlocal order
+            if start == 0:
+                order = next(shuffles)
+            batch = order[start : start + training.batch_size]
+            return cross_entropy(module(data.scaled(data.x_train[batch])), data.y_train[batch])
+
+        _descend(module, training, len(subset), loss)
+
+    def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
+        parts = [
+            _argmax(module(data.scaled(x[start : start + _EVALUATION_ROWS // 8])), [seed])
+            for start in range(0, len(x), _EVALUATION_ROWS // 8)
+        ]
+        return np.asarray((torch.cat(parts) == y).cpu())
+
+    with torch.inference_mode():
+        module.eval()
+        return Correctness(correct(data.x_train, data.y_train), correct(data.x_test, data.y_test))
+
+
+def _train_stacked(
+    section: TorchSection, training: TrainingSection, data: _DeviceData, subsets: list[Tensor], seeds: list[int]
+) -> Correctness:
+    """Train all models of a block at once. Linear models and MLPs; the same steps as `_train_looped`, trial by trial."""
+    modules = []
+    for seed in seeds:
+        with seeded(seed):
+            modules.append(build_module(section, data.example_shape, data.num_classes))
+    stack = StackedMlp(modules).to(data.device)
+    x_train, x_test = data.x_train.flatten(1), data.x_test.flatten(1)
+    shuffles = [_shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
+    orders = torch.stack(subsets)
+
+    def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
+        nonlocal orders
+        if start == 0:
+            orders = torch.stack([next(shuffle) for shuffle in shuffles])
+        batch = orders[:, start : start + training.batch_size].flatten()
+        x = data.scaled(x_train.index_select(0, batch)).unflatten(0, (len(seeds), -1))
+        y = data.y_train.index_select(0, batch)
+        # The mean over each trial's batch, summed over trials: every trial gets the gradient it would get alone.
+        return cross_entropy(stack(x).flatten(0, 1), y, reduction="sum") * (len(seeds) / len(batch))
+
+    _descend(stack, training, len(subsets[0]), loss)
+
+    def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
+        step = max(1, _EVALUATION_ROWS // len(seeds))
+        parts = [_argmax(stack(data.scaled(x[start : start + step])[None]), seeds) for start in range(0, len(x), step)]
+        return np.asarray((torch.cat(parts, dim=1) == y).cpu())
+
+    with torch.inference_mode():
+        return Correctness(correct(x_train, data.y_train), correct(x_test, data.y_test))
+
+
+def _argmax(logits: Tensor, seeds: list[int]) -> Tensor:
+    """Return the predicted class; refuse a model that diverged, whose argmax would pass for a prediction."""
+    if not bool(torch.isfinite(logits).all()):
+        raise FloatingPointError(
+            f"training diverged (logits are not finite) in a trial among seeds {seeds[0]} .. {seeds[-1]}; "
+            "lower training.learning_rate"
+        )
+    return logits.argmax(dim=-1)

@@ -1,0 +1,1 @@
+"""Parquet tables and the queries on them."""

@@ -1,0 +1,205 @@
+"""A run, opened for questions: what a notebook and the query commands use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64
+
+from feldman.errors import QueryError
+from feldman.estimates.bits import labels_of, read_bits
+from feldman.estimates.influence import estimate_influence, select_pairs
+from feldman.estimates.memorization import estimate_memorization
+from feldman.experiment import Experiment
+from feldman.results.queries import sorted_pairs, with_one_class
+from feldman.results.tables import (
+    DEFAULT_MIN_INFLUENCE,
+    DEFAULT_MIN_MEMORIZATION,
+    influence_table,
+    memorization_table,
+)
+from feldman.trials.rundir import RunPaths, run_paths, writer_of
+from feldman.trials.store import TrialStore
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Run", "RunStatus", "open_run"]
+
+_DENSE_VALUES = 200_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """How far a run is."""
+
+    run: str
+    dataset: str
+    learner: str
+    fingerprint: str
+    num_train: int
+    num_test: int
+    num_trials: int
+    num_committed_trials: int
+    num_blocks: int
+    num_committed_blocks: int
+    block_size: int
+    subset_size: int
+    mean_train_accuracy: float | None
+    mean_test_accuracy: float | None
+    std_test_accuracy: float | None
+    mean_train_seconds: float | None
+    complete: bool
+    writer: dict[str, Any] | None
+    has_memorization: bool
+    has_influence: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as an object for ``--json``."""
+        return asdict(self)
+
+
+class Run:
+    """A run directory, open for reading. It may still be written by another process; every call sees what is committed then.
+
+    Attributes
+    ----------
+    paths
+        Where its files lie.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self.store = TrialStore.open(paths.store)
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is estimated."""
+        return self.store.experiment
+
+    def status(self) -> RunStatus:
+        """Say how far the run is."""
+        store = TrialStore.open(self.paths.store)  # anew: it may have grown
+        blocks, subsets = store.committed_blocks(), store.experiment.subsets
+        recorded = {
+            name: _mean_std(store, name, blocks) for name in ("train_accuracy", "test_accuracy", "train_seconds")
+        }
+        return RunStatus(
+            run=str(self.paths.root),
+            dataset=store.attributes["dataset"]["name"],
+            learner=store.experiment.learner.name,
+            fingerprint=store.attributes["fingerprint"],
+            num_train=store.num_train,
+            num_test=store.num_test,
+            num_trials=subsets.num_trials,
+            num_committed_trials=store.num_trials_in(blocks),
+            num_blocks=store.num_blocks,
+            num_committed_blocks=len(blocks),
+            block_size=subsets.block_size,
+            subset_size=round(subsets.subset_ratio * store.num_train),
+            mean_train_accuracy=recorded["train_accuracy"][0],
+            mean_test_accuracy=recorded["test_accuracy"][0],
+            std_test_accuracy=recorded["test_accuracy"][1],
+            mean_train_seconds=recorded["train_seconds"][0],
+            complete=len(blocks) == store.num_blocks,
+            writer=writer_of(self.paths),
+            has_memorization=self.paths.memorization.exists(),
+            has_influence=self.paths.influence.exists(),
+        )
+
+    def memorization(self) -> pa.Table:
+        """Estimate memorization from the trials committed now.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row a training example, with the columns of ``memorization.parquet``.
+        """
+        return memorization_table(estimate_memorization(read_bits(self.store)), labels_of(self.store)[0])
+
+    def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
+        """Estimate the influence of some training examples on every test example, from the trials committed now.
+
+        Parameters
+        ----------
+        train
+            Indices of training examples.
+
+        Returns
+        -------
+        ndarray of float64 [chosen, test]
+            NaN where an example was in all trials or in none.
+
+        Raises
+        ------
+        QueryError
+            If an index is out of range, or the result would take gigabytes.
+        """
+        index = np.asarray(train, dtype=np.int64).reshape(-1)
+        outside = index[(index < 0) | (index >= self.store.num_train)]
+        if len(outside):
+            raise QueryError(f"training examples are 0 .. {self.store.num_train - 1}; found {outside[0]}")
+        if len(index) * self.store.num_test > _DENSE_VALUES:
+            raise QueryError(
+                f"{len(index)} x {self.store.num_test} influence values do not fit; ask for fewer, or use pairs()"
+            )
+        return estimate_influence(read_bits(self.store), index).value
+
+    def pairs(
+        self,
+        *,
+        top: int | None = None,
+        min_influence: float = DEFAULT_MIN_INFLUENCE,
+        min_memorization: float = DEFAULT_MIN_MEMORIZATION,
+        same_class: bool = False,
+    ) -> pa.Table:
+        """Select train/test pairs from the trials committed now, most influential first.
+
+        Returns
+        -------
+        pyarrow.Table
+            With the columns of ``influence.parquet``.
+        """
+        bits = read_bits(self.store)
+        memorization = estimate_memorization(bits).memorization
+        pairs = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
+        table = influence_table(pairs, memorization, *labels_of(self.store))
+        return sorted_pairs(with_one_class(table) if same_class else table).slice(0, top)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Open the store with xarray, lazily: variables by their names, dimensions ``trial``, ``train``, ``test``, ``block``."""
+        import xarray
+
+        opened: xarray.Dataset = xarray.open_zarr(self.paths.store, consolidated=False)
+        return opened
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory for reading.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is no run, or it is damaged beyond reading.
+    StoreMismatchError
+        If its format is newer than this version.
+    """
+    return Run(run_paths(path))
+
+
+def _mean_std(store: TrialStore, name: str, blocks: list[int]) -> tuple[float | None, float | None]:
+    parts = []
+    for block in blocks:
+        try:
+            parts.append(store.read(name, block))
+        except ValueError:  # `verify` tells of damage; a status is no place to fail
+            continue
+    if not parts:
+        return None, None
+    values = np.concatenate(parts).astype(np.float64)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None

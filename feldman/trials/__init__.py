@@ -1,0 +1,1 @@
+"""Plan, run loop, executors, the Zarr store, events: from an experiment to committed bits."""

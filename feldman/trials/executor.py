@@ -1,0 +1,93 @@
+"""What an executor is, and the one that runs in this process.
+
+An executor runs a task on block indices, somewhere. It knows nothing of stores, retries or experiments: the run loop hands out
+blocks, and again those that failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task"]
+
+Task = Callable[[int], Any]
+"""From a block's index to its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOutcome:
+    """How one attempt at a block ended: with a result, or with an error."""
+
+    block: int
+    result: Any = None
+    error: str | None = None
+
+
+class Executor(Protocol):
+    """Runs a task on blocks. Close it when done; it is a context manager."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many blocks can be trained at the same time."""
+        ...
+
+    @property
+    def num_free(self) -> int:
+        """How many more blocks `submit` takes now."""
+        ...
+
+    def submit(self, block: int) -> None:
+        """Start an attempt at a block. Never blocks."""
+        ...
+
+    def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
+        """Return attempts that ended, each exactly once; nothing if none did within the time."""
+        ...
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class InProcessExecutor:
+    """Runs blocks one after the other in this process: for debugging, and as the oracle of the others.
+
+    Parameters
+    ----------
+    prepare
+        Makes the task; called once, at the start.
+    """
+
+    num_workers = 1
+
+    def __init__(self, prepare: Callable[[], Task]) -> None:
+        self._task = prepare()
+        self._waiting: deque[int] = deque()
+
+    @property
+    def num_free(self) -> int:
+        """One block at a time."""
+        return 1 - len(self._waiting)
+
+    def submit(self, block: int) -> None:
+        """Queue a block; `wait` trains it."""
+        self._waiting.append(block)
+
+    def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:  # noqa: ARG002 - a block takes the time it takes
+        """Train the queued block."""
+        if not self._waiting:
+            return []
+        block = self._waiting.popleft()
+        try:
+            return [BlockOutcome(block=block, result=self._task(block))]
+        except Exception as error:
+            return [BlockOutcome(block=block, error=f"{type(error).__name__}: {error}")]
+
+    def __enter__(self) -> InProcessExecutor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._waiting.clear()

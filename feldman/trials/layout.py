@@ -1,0 +1,141 @@
+"""How a trial store looks on disk: the contract that other programs read. Zarr v3, no pickles, no object arrays."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.array_spec import ArrayConfigParams
+
+from feldman import __version__
+from feldman.data.dataset import Dataset
+from feldman.experiment import Experiment
+
+__all__ = [
+    "BIT_ARRAYS",
+    "BLOCK_ARRAYS",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "TRIAL_ARRAYS",
+    "create_arrays",
+    "open_array",
+    "store_attributes",
+]
+
+FORMAT = "feldman-trials"
+FORMAT_VERSION = 1
+MAX_CHUNK_EXAMPLES = 65536
+
+BIT_ARRAYS = ("subset_mask", "train_correct", "test_correct")
+TRIAL_ARRAYS = ("trial_seed", "train_accuracy", "test_accuracy", "train_seconds")
+BLOCK_ARRAYS = (*BIT_ARRAYS, *TRIAL_ARRAYS)
+"""The arrays that a block has a part in; the first three are the truth that estimates count."""
+
+_WRITE_ALL: ArrayConfigParams = {
+    "write_empty_chunks": True
+}  # so that a committed block whose chunk is gone can be told from an all-False one
+
+
+def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Open one array, to be written with every chunk.
+
+    Raises
+    ------
+    KeyError
+        If it is not there.
+    """
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise KeyError(name)
+    return array.with_config(_WRITE_ALL)
+
+
+def create_arrays(group: zarr.Group, experiment: Experiment, dataset: Dataset) -> None:
+    """Make all arrays of a store; write the labels."""
+    subsets = experiment.subsets
+    lengths = {
+        "trial": subsets.num_trials,
+        "block": subsets.num_blocks,
+        "train": dataset.num_train,
+        "test": dataset.num_test,
+    }
+    chunks = {"trial": subsets.block_size, "block": 1}
+    arrays: list[tuple[str, tuple[str, ...], str, float | bool]] = [
+        ("subset_mask", ("trial", "train"), "bool", False),
+        ("train_correct", ("trial", "train"), "bool", False),
+        ("test_correct", ("trial", "test"), "bool", False),
+        ("train_label", ("train",), "int64", 0),
+        ("test_label", ("test",), "int64", 0),
+        ("trial_seed", ("trial",), "int64", 0),
+        ("train_accuracy", ("trial",), "float32", float("nan")),
+        ("test_accuracy", ("trial",), "float32", float("nan")),
+        ("train_seconds", ("trial",), "float32", float("nan")),
+        ("committed", ("block",), "uint8", 0),
+    ]
+    for name, dimensions, dtype, fill_value in arrays:
+        bits = dtype == "bool"
+        blosc = BloscCodec(
+            cname="zstd", clevel=5, shuffle="bitshuffle" if bits else "shuffle", typesize=np.dtype(dtype).itemsize
+        )
+        group.create_array(
+            name,
+            shape=tuple(lengths[axis] for axis in dimensions),
+            chunks=tuple(chunks.get(axis, min(lengths[axis], MAX_CHUNK_EXAMPLES)) for axis in dimensions),
+            dtype=dtype,
+            fill_value=fill_value,
+            compressors=[Crc32cCodec()] if name == "committed" else [blosc, Crc32cCodec()],
+            dimension_names=dimensions,
+            config=_WRITE_ALL,
+        )
+    open_array(group, "train_label")[:] = dataset.y_train
+    open_array(group, "test_label")[:] = dataset.y_test
+
+
+def store_attributes(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+    """Return the attributes of the group."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "experiment": experiment.model_dump(mode="json"),
+        "fingerprint": experiment.fingerprint,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "num_train": dataset.num_train,
+            "num_test": dataset.num_test,
+            "class_names": list(dataset.class_names),
+        },
+        "created_with": _created_with(),
+    }
+
+
+def _created_with() -> dict[str, Any]:
+    """Say which software made the store. Installed versions are read from metadata: nothing heavy is imported."""
+    names = ("ray", "torch", "numpy", "zarr", "scikit-learn")
+    versions = {"feldman": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,99 @@
+"""The one run loop: hand out blocks, commit what comes back, hand out again what failed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from feldman.trials.executor import BlockOutcome, Executor
+
+__all__ = ["LoopReport", "run_blocks"]
+
+_POLL_SECONDS = 0.5
+"""How often the loop looks whether it should stop."""
+
+_HOPELESS_BLOCKS = 3
+"""So many blocks set aside, and not one trained: the fault lies in the learner, and trying all the others would not help."""
+
+
+@dataclass(kw_only=True)
+class LoopReport:
+    """How a loop ended.
+
+    Attributes
+    ----------
+    committed
+        Blocks trained and committed, in the order of their arrival.
+    set_aside
+        The last error of each block that failed as often as it may.
+    stopped
+        Whether it was asked to stop before all blocks had been tried.
+    """
+
+    committed: list[int] = field(default_factory=list)
+    set_aside: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+def run_blocks(
+    blocks: Iterable[int],
+    executor: Executor,
+    commit: Callable[[int, Any], None],
+    *,
+    max_attempts: int,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_failure: Callable[[int, int, str], None] = lambda block, attempt, error: None,
+    grace_polls: int = 20,
+) -> LoopReport:
+    """Run blocks until each is committed or set aside.
+
+    Parameters
+    ----------
+    blocks
+        Which blocks, in the order of handing out.
+    executor
+        Where they run.
+    commit
+        Called in this thread with each block and its result. What it raises ends the loop.
+    max_attempts
+        A block that fails so often is set aside and the others go on.
+    should_stop
+        Asked between polls; once true, nothing more is handed out.
+    on_failure
+        Told each failed attempt: block, attempt (from 1), error.
+    grace_polls
+        After a stop, for how many polls of half a second to wait for blocks in flight.
+    """
+    report = LoopReport()
+    waiting = deque(blocks)
+    attempts: dict[int, int] = {}
+    in_flight: set[int] = set()
+
+    def settle(outcome: BlockOutcome) -> None:
+        in_flight.discard(outcome.block)
+        if outcome.error is None:
+            commit(outcome.block, outcome.result)
+            report.committed.append(outcome.block)
+            return
+        attempts[outcome.block] = attempt = attempts.get(outcome.block, 0) + 1
+        on_failure(outcome.block, attempt, outcome.error)
+        if attempt < max_attempts:
+            waiting.append(outcome.block)
+        else:
+            report.set_aside[outcome.block] = outcome.error
+
+    while (waiting or in_flight) and not report.stopped:
+        report.stopped = should_stop() or (not report.committed and len(report.set_aside) >= _HOPELESS_BLOCKS)
+        while waiting and executor.num_free > 0 and not report.stopped:
+            block = waiting.popleft()
+            in_flight.add(block)
+            executor.submit(block)
+        for outcome in executor.wait(_POLL_SECONDS):
+            settle(outcome)
+    while in_flight and grace_polls > 0:
+        for outcome in executor.wait(_POLL_SECONDS):
+            settle(outcome)
+        grace_polls -= 1
+    return report

@@ -1,0 +1,208 @@
+"""The Ray executor: long-lived actors, one block a call. The only module that imports Ray.
+
+Why it looks as it does: a GPU task is a new process each time, so workers are actors; Ray's own retries of out-of-memory
+failures are endless and wait for a node to be declared dead, so they are off and the run loop hands out failed blocks itself;
+bare ``ray.get`` ignores signals, so every wait has a time limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from feldman.errors import FeldmanError, InputError
+from feldman.trials.executor import BlockOutcome, Task
+
+__all__ = ["RayExecutor", "usable_cores"]
+
+# Read by Ray when it is imported or started. Without the first, Ray's control store listens on every network interface.
+_LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_QUIET_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """The actor: makes its task once, then runs it on one block a call."""
+
+    def __init__(self, prepare: Callable[[Any], Task], shared: list[Any]) -> None:
+        import ray
+
+        self._task = prepare(ray.get(shared[0]))
+
+    def ready(self) -> None:
+        """Answer once the worker is there."""
+
+    def run(self, block: int) -> Any:
+        return self._task(block)
+
+
+class RayExecutor:
+    """Runs blocks on a Ray cluster.
+
+    Parameters
+    ----------
+    prepare
+        Makes the task from what is shared; called once in every worker.
+    shared
+        Put once into Ray's object store; workers read its arrays without a copy, read-only.
+    address
+        A cluster's address (``"auto"``, ``"ray://..."`` excepted), or None to start one on this machine, on loopback.
+    num_workers
+        How many actors; by default as many as the cores (and GPUs) allow.
+    cpus_per_block, gpus_per_block
+        What one actor takes. GPUs may be fractional.
+
+    Raises
+    ------
+    InputError
+        If no cluster answers at the address, or it cannot hold a single worker.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Any], Task],
+        shared: Any,
+        *,
+        address: str | None = None,
+        num_workers: int | None = None,
+        cpus_per_block: int = 1,
+        gpus_per_block: float = 0.0,
+    ) -> None:
+        self._ray = _start_ray(address, num_workers, cpus_per_block, gpus_per_block)
+        try:
+            self.num_workers = num_workers or _fitting_workers(self._ray, cpus_per_block, gpus_per_block)
+            actor = self._ray.remote(
+                num_cpus=cpus_per_block, num_gpus=gpus_per_block, max_restarts=-1, max_task_retries=0
+            )(_Worker)
+            # Held here, so that it outlives its first readers: a worker that is restarted reads it again.
+            self._shared = self._ray.put(shared)
+            workers = [actor.remote(prepare, [self._shared]) for _ in range(self.num_workers)]
+        except BaseException:
+            self._ray.shutdown()
+            raise
+        self._idle: deque[Any] = deque()
+        self._joining = {worker.ready.remote(): worker for worker in workers}
+        self._running: dict[Any, tuple[int, Any]] = {}
+
+    @property
+    def num_free(self) -> int:
+        """One block a worker, once it is there."""
+        return len(self._idle)
+
+    def submit(self, block: int) -> None:
+        """Give a block to an idle worker."""
+        worker = self._idle.popleft()
+        self._running[worker.run.remote(block)] = (block, worker)
+
+    def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
+        """Collect what ended within the time.
+
+        Raises
+        ------
+        FeldmanError
+            If no worker is left, because none could be set up.
+        """
+        references = [*self._running, *self._joining]
+        ready, _ = self._ray.wait(references, num_returns=1, timeout=timeout_seconds)
+        if ready:  # whatever else is there already comes along
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        for reference in ready:
+            if reference in self._joining:
+                self._join(reference)
+        return [self._collect(reference) for reference in ready if reference in self._running]
+
+    def _join(self, reference: Any) -> None:
+        worker = self._joining.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.ActorDiedError as error:
+            # Only a worker whose set-up raised dies for good: all others are restarted without end.
+            if not (self._idle or self._joining or self._running):
+                raise FeldmanError(f"no worker could be set up: {error}") from None
+        except self._ray.exceptions.RayError:
+            self._joining[worker.ready.remote()] = worker
+        else:
+            self._idle.append(worker)
+
+    def _collect(self, reference: Any) -> BlockOutcome:
+        block, worker = self._running.pop(reference)
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            self._idle.append(worker)
+            cause = error.cause if error.cause is not None else error
+            return BlockOutcome(block=block, error=f"{type(cause).__name__}: {cause}")
+        except self._ray.exceptions.RayError as error:
+            # The worker was lost, and Ray restarts it. It gets a block again when it answers, so that the way back is
+            # not paid for with the attempts of the blocks that are left.
+            self._joining[worker.ready.remote()] = worker
+            first_line = next((line for line in str(error).splitlines() if line.strip()), "")
+            return BlockOutcome(block=block, error=f"{type(error).__name__}: {first_line}")
+        self._idle.append(worker)
+        return BlockOutcome(block=block, result=result)
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        lost_or_running = (worker for _, worker in self._running.values())
+        for worker in [*self._idle, *self._joining.values(), *lost_or_running]:
+            self._ray.kill(worker)
+        self._ray.shutdown()
+
+
+def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int, gpus_per_block: float) -> Any:
+    environment = _QUIET_ENVIRONMENT if address else {**_QUIET_ENVIRONMENT, **_LOCAL_ENVIRONMENT}
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    # Its warnings tell how Ray was set up, which is decided here; what goes wrong arrives as an exception.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
+
+    if ray.is_initialized():
+        raise InputError("Ray is already in use in this process; call ray.shutdown() first, or run in another process")
+    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"no Ray cluster answers at '{address}' ({error}); give HOST:6379 of its head, 'auto' on one of its nodes, "
+                "or leave --address out to run on this machine"
+            ) from None
+        return ray
+    cores = num_workers * cpus_per_block if num_workers else max(usable_cores(), cpus_per_block)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            num_gpus=None if gpus_per_block else 0,
+            include_dashboard=False,
+            **quiet,
+        )
+    except Exception as error:
+        raise FeldmanError(f"Ray did not start on this machine: {error}") from error
+    return ray
+
+
+def _fitting_workers(ray: Any, cpus_per_block: int, gpus_per_block: float) -> int:
+    resources = ray.cluster_resources()
+    fitting = resources.get("CPU", 0) // cpus_per_block
+    if gpus_per_block:
+        fitting = min(fitting, resources.get("GPU", 0) // gpus_per_block)
+    if fitting < 1:
+        raise InputError(
+            f"a block takes {cpus_per_block} CPUs and {gpus_per_block:g} GPUs (execution.cpus_per_block, gpus_per_block), but "
+            f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+        )
+    return int(fitting)

@@ -1,0 +1,162 @@
+"""The run directory: where things lie in it, whether a path may become one, and who is writing to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from feldman.errors import RunDirectoryError, StoreBusyError
+from feldman.trials.store import storage_errors
+
+__all__ = ["RunPaths", "run_paths", "writer_lock", "writer_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPaths:
+    """What a run directory holds."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        """The Zarr group of trials."""
+        return self.root / "trials.zarr"
+
+    @property
+    def memorization(self) -> Path:
+        """One row a training example."""
+        return self.root / "memorization.parquet"
+
+    @property
+    def influence(self) -> Path:
+        """One row a selected pair."""
+        return self.root / "influence.parquet"
+
+    @property
+    def events(self) -> Path:
+        """What happened, one JSON object a line."""
+        return self.root / "events.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes."""
+        return self.root / ".writer.lock"
+
+    def check_new(self) -> None:
+        """Refuse a path that cannot become a run, before anything is written.
+
+        Raises
+        ------
+        RunDirectoryError
+            If it is a file, a folder with other things in it, or lies where nothing can be written.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise RunDirectoryError(f"'{self.root}' is a file; a run is a folder: choose another path")
+        ours = {self.lock.name, self.events.name}
+        try:
+            entries = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
+        except OSError as error:
+            raise RunDirectoryError(f"cannot look into '{self.root}': {error.strerror}") from None
+        others = sorted(name for name in entries - ours if not name.startswith(f"{self.store.name}."))
+        if others:
+            raise RunDirectoryError(
+                f"'{self.root}' holds other things ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no run; "
+                "choose a new or empty folder"
+            )
+        parent = self.root.absolute()
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir():
+            raise RunDirectoryError(f"'{self.root}' cannot be made: '{parent}' is a file")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise RunDirectoryError(f"'{self.root}' cannot be made: no permission to write in '{parent}'")
+
+
+def run_paths(path: str | Path) -> RunPaths:
+    """Return the paths of a run directory.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is a URL: this version keeps runs on file systems.
+    """
+    if "://" in str(path):
+        raise RunDirectoryError(f"'{path}' is a URL; this version of feldman keeps runs in local folders: give a path")
+    if not str(path):
+        raise RunDirectoryError("the run directory is an empty text; give a path")
+    return RunPaths(root=Path(path).expanduser())
+
+
+@contextmanager
+def writer_lock(paths: RunPaths) -> Iterator[None]:
+    """Hold a run for writing. The system lets go of it when the process ends, however it ends.
+
+    Raises
+    ------
+    StoreBusyError
+        If another process holds it.
+    """
+    with storage_errors(paths.root):
+        paths.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _locked(descriptor):
+            holder = _holder(paths) or {}
+            raise StoreBusyError(
+                f"'{paths.root}' is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+                f"(since {holder.get('since', '?')}); wait for it, stop it, or choose another run directory"
+            )
+        record = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def writer_of(paths: RunPaths) -> dict[str, Any] | None:
+    """Return who is writing to a run (pid, host, since), or None."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(paths) or {}
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locked(descriptor: int) -> bool:
+    # Tried for a second: `writer_of` holds a shared lock for the moment of its question.
+    for _ in range(20):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _holder(paths: RunPaths) -> dict[str, Any] | None:
+    try:
+        found = json.loads(paths.lock.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,225 @@
+"""One session of work on a run's trials: mend the store, let it grow, train what is pending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from feldman.data.dataset import Dataset
+from feldman.errors import InputError
+from feldman.experiment import Experiment
+from feldman.trials.events import EventLog
+from feldman.trials.executor import Executor, InProcessExecutor
+from feldman.trials.integrity import find_damage
+from feldman.trials.loop import LoopReport, run_blocks
+from feldman.trials.rundir import RunPaths
+from feldman.trials.signals import stop_on_signals
+from feldman.trials.store import TrialStore
+from feldman.trials.task import BlockResult, prepare_block_task
+
+__all__ = ["Progress", "ProgressCallback", "check_execution", "pending_blocks", "prepared_store", "train_pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage of a job is.
+
+    Attributes
+    ----------
+    stage
+        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``.
+    done, total
+        In trials; while reading, blocks; while estimating, training examples. 0 of 0 where a stage has no length.
+    mean_test_accuracy
+        Over the trials committed in this session.
+    note
+        One sentence for the user, or nothing.
+    """
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    mean_test_accuracy: float | None = None
+    note: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def check_execution(experiment: Experiment, address: str | None) -> None:
+    """Refuse an address that would not be looked at.
+
+    Raises
+    ------
+    InputError
+        If trials are to be trained in this process and on a cluster.
+    """
+    if address and experiment.execution.executor == "in-process":
+        raise InputError("execution.executor = 'in-process' trains in this process; leave --address out")
+
+
+def pending_blocks(store: TrialStore) -> list[int]:
+    """Return the blocks that are not committed, ascending."""
+    return sorted(set(range(store.num_blocks)) - set(store.committed_blocks()))
+
+
+def prepared_store(
+    paths: RunPaths, experiment: Experiment, dataset: Dataset, events: EventLog, tell: ProgressCallback
+) -> TrialStore:
+    """Make the store, or open it, mend it and let it grow to the experiment's number of trials.
+
+    Blocks that no longer are what was written, or not what the plan says, become pending.
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses.
+    """
+    num_trials = experiment.subsets.num_trials
+    if not paths.store.exists():
+        store = TrialStore.create(paths.store, experiment, dataset)
+        events.write("run_created", {"fingerprint": experiment.fingerprint, "num_trials": num_trials})
+        return store
+    store = TrialStore.open(paths.store)
+    store.fit_arrays()
+    for name in store.restore_labels(dataset):
+        events.write("labels_restored", {"array": name})
+    _withdraw_damaged(store, events, tell)
+    before = store.experiment.subsets.num_trials
+    if num_trials > before:
+        store.grow(num_trials)
+        events.write("run_grown", {"from": before, "to": num_trials})
+    return store
+
+
+def train_pending(
+    store: TrialStore,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    address: str | None,
+    events: EventLog,
+    tell: ProgressCallback,
+) -> LoopReport:
+    """Train and commit every block that is pending.
+
+    Parameters
+    ----------
+    store
+        The store, held for writing.
+    experiment, dataset
+        What is trained, and how it is executed.
+    address
+        A Ray cluster, or None for this machine.
+    events, tell
+        Where to write and tell what happens.
+    """
+    pending = pending_blocks(store)
+    if not pending:
+        return LoopReport()
+    session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
+    tell(Progress(stage="starting", note=_starting_note(experiment, address)))
+    with (
+        _executor(experiment, dataset, address) as executor,
+        stop_on_signals(partial(_tell_stopping, tell)) as should_stop,
+    ):
+        events.write(
+            "training_started",
+            {
+                "executor": experiment.execution.executor,
+                "num_workers": executor.num_workers,
+                "pending_blocks": len(pending),
+            },
+        )
+        session.tell_training()
+        return run_blocks(
+            pending,
+            executor,
+            session.commit,
+            max_attempts=experiment.execution.max_attempts,
+            should_stop=should_stop,
+            on_failure=session.failed,
+        )
+
+
+class _TrainingSession:
+    """Commits results, and keeps the counts that progress needs."""
+
+    def __init__(self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int) -> None:
+        self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
+        self._total = store.experiment.subsets.num_trials
+        self._done = store.num_trials_in(store.committed_blocks())
+        self._accuracy_sum, self._num_trained = 0.0, 0
+
+    def commit(self, block: int, result: BlockResult) -> None:
+        self._store.commit_block(result)
+        self._done += len(result.test_accuracy)
+        self._num_trained += len(result.test_accuracy)
+        self._accuracy_sum += float(result.test_accuracy.sum())
+        self._events.write(
+            "block_committed",
+            {
+                "block": block,
+                "mean_test_accuracy": round(float(result.test_accuracy.mean()), 6),
+                "seconds": round(float(result.train_seconds.sum()), 3),
+            },
+        )
+        self.tell_training()
+
+    def failed(self, block: int, attempt: int, error: str) -> None:
+        self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
+        self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
+
+    def tell_training(self, note: str = "") -> None:
+        mean = self._accuracy_sum / self._num_trained if self._num_trained else None
+        self._tell(Progress(stage="training", done=self._done, total=self._total, mean_test_accuracy=mean, note=note))
+
+
+def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
+    total, done = store.num_trials_in(store.committed_blocks()), 0
+
+    def count(block: int) -> None:
+        nonlocal done
+        done += len(store.experiment.subsets.block_trials(block))
+        tell(Progress(stage="checking", done=done, total=total))
+
+    damaged: dict[int, str] = {}
+    for found in find_damage(store, on_block=count):
+        damaged.setdefault(found.block, found.problem)
+    for block, problem in damaged.items():
+        store.withdraw_block(block)
+        events.write("block_withdrawn", {"block": block, "problem": problem})
+    if damaged:
+        first = next(iter(damaged.values()))
+        note = f"{len(damaged)} damaged block(s) will be trained again ({first})"
+        tell(Progress(stage="checking", done=done, total=total, note=note))
+
+
+def _executor(experiment: Experiment, dataset: Dataset, address: str | None) -> Executor:
+    execution = experiment.execution
+    # Workers import a user's own learner from where the driver was started.
+    prepare = partial(prepare_block_task, experiment, (str(Path.cwd()),))
+    if execution.executor == "in-process":
+        return InProcessExecutor(partial(prepare, dataset))
+    from feldman.trials.ray_executor import RayExecutor
+
+    return RayExecutor(
+        prepare,
+        dataset,
+        address=address,
+        num_workers=execution.num_workers,
+        cpus_per_block=execution.cpus_per_block,
+        gpus_per_block=execution.gpus_per_block,
+    )
+
+
+def _starting_note(experiment: Experiment, address: str | None) -> str:
+    if experiment.execution.executor == "in-process":
+        return "training in this process"
+    return f"connecting to Ray at {address}" if address else "starting Ray on this machine"
+
+
+def _tell_stopping(tell: ProgressCallback, signal_name: str) -> None:
+    tell(Progress(stage="stopping", note=f"{signal_name}: finishing the blocks in flight; once more to leave at once"))

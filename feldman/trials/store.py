@@ -1,0 +1,294 @@
+"""The trial store: a Zarr group of correctness bits with a commit marker a block. One process writes; anyone reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from jaxtyping import Integer
+from numpy.typing import NDArray
+
+from feldman import __version__
+from feldman.data.dataset import Dataset
+from feldman.errors import FeldmanError, RunDirectoryError, StorageError, StoreMismatchError
+from feldman.experiment import Experiment, differing_fields
+from feldman.experiment_files import experiment_from_document
+from feldman.trials.layout import (
+    BIT_ARRAYS,
+    BLOCK_ARRAYS,
+    FORMAT,
+    FORMAT_VERSION,
+    TRIAL_ARRAYS,
+    create_arrays,
+    open_array,
+    store_attributes,
+)
+from feldman.trials.task import BlockResult, unpack_bits
+
+__all__ = ["TrialStore", "storage_errors"]
+
+
+class TrialStore:
+    """An open trial store.
+
+    Use `create`, or `open`; then `commit_block` in the one process that holds the run's lock, and the reading methods
+    anywhere, also while it is written.
+
+    Attributes
+    ----------
+    path
+        The Zarr group.
+    experiment
+        What is estimated, as the store has it.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, experiment: Experiment) -> None:
+        self.path = path
+        self.experiment = experiment
+        self._group = group
+        self._arrays = {
+            name: open_array(group, name) for name in (*BLOCK_ARRAYS, "committed", "train_label", "test_label")
+        }
+
+    @classmethod
+    def create(cls, path: Path, experiment: Experiment, dataset: Dataset) -> TrialStore:
+        """Make an empty store; it is there whole or not at all.
+
+        Raises
+        ------
+        StorageError
+            If the storage refuses.
+        """
+        building = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        with storage_errors(path):
+            for left_behind in path.parent.glob(f"{path.name}.*.partial"):  # by a kill in this very place
+                shutil.rmtree(left_behind)
+            try:
+                group = zarr.create_group(building, zarr_format=3, attributes=store_attributes(experiment, dataset))
+                create_arrays(group, experiment, dataset)
+                building.rename(path)
+            except BaseException:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> TrialStore:
+        """Open a store.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is none, it is another kind of Zarr group, or its metadata cannot be read.
+        StoreMismatchError
+            If its format is newer than this version of feldman.
+        """
+        if not (path / "zarr.json").exists():
+            raise RunDirectoryError(
+                f"'{path.parent}' is not a run: it has no {path.name}; start one with `feldman run`"
+            )
+        try:
+            group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r", zarr_format=3)
+            attributes = group.attrs.asdict()
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from None
+        except Exception as error:
+            raise RunDirectoryError(f"{path} is not a readable Zarr group: {error}") from None
+        if attributes.get("format") != FORMAT:
+            raise RunDirectoryError(
+                f"{path} is a Zarr group of another program (its 'format' is {attributes.get('format')!r}, "
+                f"expected '{FORMAT}'); choose another run directory"
+            )
+        if attributes.get("format_version") != FORMAT_VERSION:
+            raise StoreMismatchError(
+                f"{path} has format version {attributes.get('format_version')}; feldman {__version__} reads version "
+                f"{FORMAT_VERSION}: upgrade feldman, or use the version that wrote it ({attributes.get('created_with')})"
+            )
+        experiment = experiment_from_document(
+            cast("dict[str, Any]", attributes["experiment"]), f"the experiment in {path}"
+        )
+        try:
+            return cls(path, group, experiment)
+        except KeyError as error:
+            raise RunDirectoryError(f"{path} is damaged: its array {error} is missing or unreadable") from None
+
+    # What is in it
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The group's attributes: format, experiment, fingerprint, data set, versions."""
+        return self._group.attrs.asdict()
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples."""
+        return self._arrays["train_label"].shape[0]
+
+    @property
+    def num_test(self) -> int:
+        """Number of test examples."""
+        return self._arrays["test_label"].shape[0]
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks, committed or not."""
+        return self.experiment.subsets.num_blocks
+
+    def labels(self, part: str) -> Integer[np.ndarray, " example"]:
+        """Return the labels of ``"train"`` or ``"test"``."""
+        return np.asarray(self._arrays[f"{part}_label"][:])
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return one of the Zarr arrays."""
+        return self._arrays[name]
+
+    def is_committed(self, block: int) -> bool:
+        """Tell whether a block counts. A marker that cannot be read is no marker: its block is trained again."""
+        try:
+            return bool(self._arrays["committed"][block] == 1)
+        except ValueError:
+            return False
+
+    def committed_blocks(self) -> list[int]:
+        """Return the blocks that count, ascending."""
+        try:
+            markers = np.asarray(self._arrays["committed"][: self.num_blocks])
+        except ValueError:
+            return [block for block in range(self.num_blocks) if self.is_committed(block)]
+        return [int(block) for block in np.flatnonzero(markers == 1)]
+
+    def num_trials_in(self, blocks: list[int]) -> int:
+        """Return how many trials some blocks hold."""
+        return sum(len(self.experiment.subsets.block_trials(block)) for block in blocks)
+
+    def read(self, name: str, block: int) -> NDArray[Any]:
+        """Read one block of an array, its checksums compared.
+
+        Raises
+        ------
+        ValueError
+            If a chunk is missing or does not decode to what was written; the text says which.
+        """
+        array = self._arrays[name]
+        columns = range(-(-array.shape[1] // array.chunks[1])) if array.ndim == 2 else [None]
+        for column in columns:
+            key = array.metadata.encode_chunk_key((block,) if column is None else (block, column))
+            if not (self.path / name / key).exists():
+                raise ValueError(f"chunk {name}/{key} is missing")
+        trials = self.experiment.subsets.block_trials(block)
+        try:
+            return np.asarray(array[trials.start : trials.stop])
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} of block {block} cannot be decoded: {error}") from None
+
+    # Writing: for the process that holds the lock
+
+    def commit_block(self, result: BlockResult) -> None:
+        """Write a block's arrays, then its marker. Once committed, a block never changes.
+
+        Raises
+        ------
+        StorageError
+            If the storage refuses. The block is then pending, and the store as good as before.
+        """
+        if self.is_committed(result.block):
+            raise FeldmanError(
+                f"block {result.block} is committed already; this is a defect of feldman, please report it"
+            )
+        trials = self.experiment.subsets.block_trials(result.block)
+        rows = slice(trials.start, trials.stop)
+        with storage_errors(self.path):
+            for name in BIT_ARRAYS:
+                array = self._arrays[name]
+                array[rows] = unpack_bits(getattr(result, name), array.shape[1])
+            for name in TRIAL_ARRAYS:
+                self._arrays[name][rows] = getattr(result, name)
+            self._arrays["committed"][result.block] = 1
+
+    def withdraw_block(self, block: int) -> None:
+        """Make a block pending again: its chunks were damaged, or it has to grow."""
+        with storage_errors(self.path):
+            self._arrays["committed"][block] = 0
+
+    def grow(self, num_trials: int) -> None:
+        """Make room for more trials; those that are committed stay.
+
+        A last block that was shorter than ``block_size`` becomes pending: trained again, now whole, it has the same bits for the
+        trials it had. A kill at any moment leaves the old length, with at most that block to train again.
+        """
+        subsets = self.experiment.subsets
+        if num_trials < subsets.num_trials:
+            raise ValueError(f"a store only grows: it has {subsets.num_trials} trials, {num_trials} asked for")
+        last = subsets.num_blocks - 1
+        if num_trials > subsets.num_trials and len(subsets.block_trials(last)) < subsets.block_size:
+            self.withdraw_block(last)
+        self.experiment = self.experiment.replace("subsets", num_trials=num_trials)
+        self.fit_arrays()
+        with storage_errors(self.path):
+            self._group.update_attributes({"experiment": self.experiment.model_dump(mode="json")})
+
+    def fit_arrays(self) -> None:
+        """Give every array the length that the experiment says: a kill while growing leaves some longer than others."""
+        with storage_errors(self.path):
+            for name in (*BLOCK_ARRAYS, "committed"):
+                array = self._arrays[name]
+                length = self.num_blocks if name == "committed" else self.experiment.subsets.num_trials
+                if array.shape[0] != length:
+                    array.resize((length, *array.shape[1:]))
+
+    def restore_labels(self, dataset: Dataset) -> list[str]:
+        """Write the labels again where they cannot be read or are not the data set's; say which."""
+        restored = []
+        for name, labels in (("train_label", dataset.y_train), ("test_label", dataset.y_test)):
+            try:
+                same = np.array_equal(np.asarray(self._arrays[name][:]), labels)
+            except (ValueError, RuntimeError):
+                same = False
+            if not same:
+                with storage_errors(self.path):
+                    self._arrays[name][:] = labels
+                restored.append(name)
+        return restored
+
+    def check_experiment(self, experiment: Experiment, dataset_fingerprint: str) -> None:
+        """Refuse to add trials of another experiment.
+
+        Raises
+        ------
+        StoreMismatchError
+            With the fields that differ.
+        """
+        fields = differing_fields(self.experiment, experiment)
+        stored = self.attributes["dataset"]["fingerprint"]
+        if not fields and stored != dataset_fingerprint:
+            fields = [f"content of the data set: {stored[:12]} in the store, {dataset_fingerprint[:12]} given"]
+        if fields:
+            raise StoreMismatchError(
+                f"'{self.path.parent}' holds another experiment; choose another run directory. What differs:\n  "
+                + "\n  ".join(fields)
+            )
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into an error that a user can act on.
+
+    Raises
+    ------
+    StorageError
+        For any `OSError` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {path}: {error.strerror or error}; what is committed is safe: "
+            "make room or mend the permissions, then run the same command again"
+        ) from error

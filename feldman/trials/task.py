@@ -1,0 +1,100 @@
+"""The task: train one block. The same function in every executor, a pure function of (experiment, block)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy.typing import NDArray
+
+from feldman.data.dataset import Dataset
+from feldman.experiment import Experiment
+from feldman.learners.load import load_learner
+from feldman.trials.plan import subset_masks, trial_seeds
+
+__all__ = ["BlockResult", "pack_bits", "prepare_block_task", "unpack_bits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockResult:
+    """What a worker sends back: bits packed along the example axis, and a record a trial."""
+
+    block: int
+    subset_mask: UInt8[np.ndarray, "trial packed_train"]
+    train_correct: UInt8[np.ndarray, "trial packed_train"]
+    test_correct: UInt8[np.ndarray, "trial packed_test"]
+    trial_seed: Int64[np.ndarray, " trial"]
+    train_accuracy: Float32[np.ndarray, " trial"]
+    test_accuracy: Float32[np.ndarray, " trial"]
+    train_seconds: Float32[np.ndarray, " trial"]
+
+
+def prepare_block_task(
+    experiment: Experiment, import_paths: tuple[str, ...], dataset: Dataset
+) -> Callable[[int], BlockResult]:
+    """Make the task of an experiment; done once a worker.
+
+    Parameters
+    ----------
+    experiment
+        What is estimated.
+    import_paths
+        Folders to add to the module search path, for a user's own learner.
+    dataset
+        What the trials learn from; its arrays may be read-only and shared with other processes.
+
+    Returns
+    -------
+    callable
+        From a block's index to its result.
+
+    Raises
+    ------
+    LearnerError
+        As `feldman.learners.load.load_learner`.
+    """
+    sys.path.extend(path for path in import_paths if path not in sys.path)
+    learner = load_learner(experiment, dataset)
+    subsets = experiment.subsets
+
+    def train_block(block: int) -> BlockResult:
+        trials = subsets.block_trials(block)
+        masks = subset_masks(subsets.seed, trials, dataset.num_train, subsets.subset_ratio)
+        seeds = trial_seeds(subsets.seed, trials)
+        started = time.perf_counter()
+        correct = learner(masks, seeds)
+        seconds = (time.perf_counter() - started) / len(trials)
+        return BlockResult(
+            block=block,
+            subset_mask=pack_bits(masks),
+            train_correct=pack_bits(correct.train),
+            test_correct=pack_bits(correct.test),
+            trial_seed=seeds,
+            train_accuracy=subset_accuracy(masks, correct.train),
+            test_accuracy=correct.test.mean(axis=1).astype(np.float32),
+            train_seconds=np.full(len(trials), seconds, np.float32),
+        )
+
+    return train_block
+
+
+def subset_accuracy(
+    masks: Bool[np.ndarray, "trial train"], correct: Bool[np.ndarray, "trial train"]
+) -> Float32[np.ndarray, " trial"]:
+    """Return each trial's accuracy on the examples that it learned from."""
+    accuracy: NDArray[np.float32] = ((masks & correct).sum(axis=1) / masks.sum(axis=1)).astype(np.float32)
+    return accuracy
+
+
+def pack_bits(bits: Bool[np.ndarray, "trial example"]) -> UInt8[np.ndarray, "trial packed"]:
+    """Pack eight examples a byte: a block's bits travel as a few hundred kilobytes."""
+    return np.packbits(bits, axis=1)
+
+
+def unpack_bits(packed: UInt8[np.ndarray, "trial packed"], num_examples: int) -> Bool[np.ndarray, "trial example"]:
+    """Undo `pack_bits`."""
+    return np.unpackbits(packed, axis=1, count=num_examples).view(bool)
