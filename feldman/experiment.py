@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -108,7 +108,7 @@ class TrainingSection(_Section):
     )
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
+    def _nesterov_needs_momentum(self) -> TrainingSection:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = true needs momentum > 0")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
@@ -32,7 +32,7 @@ class ProgressDisplay:
         self._done_at_start = 0
         self._last_line = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             columns: list[ProgressColumn] = [
                 SpinnerColumn(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -25,6 +25,7 @@ class Correctness(NamedTuple):
     test: Bool[np.ndarray, "trial test"]
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Trains a block of trials on one data set.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task"]
 
@@ -26,6 +26,7 @@ class BlockOutcome:
     error: str | None = None
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs a task on blocks. Close it when done; it is a context manager."""
 

@@ -31,18 +31,26 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _UnpreparedError(Exception):
+    """The worker was restarted since it was prepared."""
+
+
 class _Worker:
-    """The actor: makes its task once, then runs it on one block a call."""
+    """The actor: makes its task when told to, then runs it on one block a call.
 
-    def __init__(self, prepare: Callable[[Any], Task], shared: list[Any]) -> None:
-        import ray
+    It is prepared by a call, not by its constructor, so that an error arrives as what it is, and the data set as an
+    argument that Ray need not keep for restarts.
+    """
 
-        self._task = prepare(ray.get(shared[0]))
+    def __init__(self) -> None:
+        self._task: Task | None = None
 
-    def ready(self) -> None:
-        """Answer once the worker is there."""
+    def prepare(self, prepare: Callable[[Any], Task], shared: Any) -> None:
+        self._task = prepare(shared)
 
     def run(self, block: int) -> Any:
+        if self._task is None:
+            raise _UnpreparedError
         return self._task(block)
 
 
@@ -84,15 +92,16 @@ class RayExecutor:
             actor = self._ray.remote(
                 num_cpus=cpus_per_block, num_gpus=gpus_per_block, max_restarts=-1, max_task_retries=0
             )(_Worker)
-            # Held here, so that it outlives its first readers: a worker that is restarted reads it again.
-            self._shared = self._ray.put(shared)
-            workers = [actor.remote(prepare, [self._shared]) for _ in range(self.num_workers)]
+            workers = [actor.remote() for _ in range(self.num_workers)]
+            self._prepare_arguments = (prepare, self._ray.put(shared))
         except BaseException:
             self._ray.shutdown()
             raise
         self._idle: deque[Any] = deque()
-        self._joining = {worker.ready.remote(): worker for worker in workers}
+        self._joining: dict[Any, Any] = {}
         self._running: dict[Any, tuple[int, Any]] = {}
+        for worker in workers:
+            self._ask_to_join(worker)
 
     @property
     def num_free(self) -> int:
@@ -121,16 +130,19 @@ class RayExecutor:
                 self._join(reference)
         return [self._collect(reference) for reference in ready if reference in self._running]
 
+    def _ask_to_join(self, worker: Any) -> None:
+        self._joining[worker.prepare.remote(*self._prepare_arguments)] = worker
+
     def _join(self, reference: Any) -> None:
         worker = self._joining.pop(reference)
         try:
             self._ray.get(reference)
-        except self._ray.exceptions.ActorDiedError as error:
-            # Only a worker whose set-up raised dies for good: all others are restarted without end.
+        except (self._ray.exceptions.RayTaskError, self._ray.exceptions.ActorDiedError) as error:
+            # Its set-up raised, or it died for good. The others go on; without any, there is nothing to wait for.
             if not (self._idle or self._joining or self._running):
-                raise FeldmanError(f"no worker could be set up: {error}") from None
+                raise FeldmanError(f"no worker could be set up: {_told(error)}") from None
         except self._ray.exceptions.RayError:
-            self._joining[worker.ready.remote()] = worker
+            self._ask_to_join(worker)
         else:
             self._idle.append(worker)
 
@@ -138,16 +150,14 @@ class RayExecutor:
         block, worker = self._running.pop(reference)
         try:
             result = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            self._idle.append(worker)
-            cause = error.cause if error.cause is not None else error
-            return BlockOutcome(block=block, error=f"{type(cause).__name__}: {cause}")
         except self._ray.exceptions.RayError as error:
-            # The worker was lost, and Ray restarts it. It gets a block again when it answers, so that the way back is
-            # not paid for with the attempts of the blocks that are left.
-            self._joining[worker.ready.remote()] = worker
-            first_line = next((line for line in str(error).splitlines() if line.strip()), "")
-            return BlockOutcome(block=block, error=f"{type(error).__name__}: {first_line}")
+            if isinstance(error, self._ray.exceptions.RayTaskError) and not isinstance(error.cause, _UnpreparedError):
+                self._idle.append(worker)
+            else:
+                # The worker was lost, and Ray restarts it. It gets a block again once it has joined, so that the way
+                # back is not paid for with the attempts of the blocks that are left.
+                self._ask_to_join(worker)
+            return BlockOutcome(block=block, error=_told(error))
         self._idle.append(worker)
         return BlockOutcome(block=block, result=result)
 
@@ -161,13 +171,21 @@ class RayExecutor:
         self._ray.shutdown()
 
 
+def _told(error: Any) -> str:
+    """Return the error of the task itself where there is one, or the first line of what Ray says."""
+    cause = getattr(error, "cause", None) or error
+    first_line = next((line for line in str(cause).splitlines() if line.strip()), "")
+    return f"{type(cause).__name__}: {first_line}"
+
+
 def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int, gpus_per_block: float) -> Any:
     environment = _QUIET_ENVIRONMENT if address else {**_QUIET_ENVIRONMENT, **_LOCAL_ENVIRONMENT}
     for name, value in environment.items():
         os.environ.setdefault(name, value)
+    import ray
+
     # Its warnings tell how Ray was set up, which is decided here; what goes wrong arrives as an exception.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    import ray
 
     if ray.is_initialized():
         raise InputError("Ray is already in use in this process; call ray.shutdown() first, or run in another process")
