@@ -160,15 +160,19 @@ class Experiment(_Section):
     @field_validator("learner", mode="before")
     @classmethod
     def _learner_named(cls, value: object) -> object:
-        name = value.get("name", "mlp") if isinstance(value, Mapping) else None
-        if isinstance(name, str) and name not in BUILT_IN_LEARNERS and ":" not in name:
-            from feldman.errors import listed, suggestion
+        from feldman.errors import listed, suggestion
 
-            raise ValueError(
-                f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; "
-                f"choose one of {listed(BUILT_IN_LEARNERS)}, or your own as 'package.module:name'"
-            )
-        return {"name": "mlp", **value} if isinstance(value, Mapping) else value
+        if isinstance(value, _Section):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be a section, [learner]; found {value!r}")
+        name = value.get("name", "mlp")
+        choices = f"choose one of {listed(BUILT_IN_LEARNERS)}, or your own as 'package.module:name'"
+        if not isinstance(name, str):
+            raise ValueError(f"name must be a text, found {name!r}; {choices}")
+        if name not in BUILT_IN_LEARNERS and ":" not in name:
+            raise ValueError(f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; {choices}")
+        return {"name": "mlp", **value}
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is estimated, by dotted name.

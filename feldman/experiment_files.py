@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 import types
 import typing
@@ -66,7 +67,7 @@ def experiment_from_document(document: Mapping[str, Any], origin: str) -> Experi
     try:
         return Experiment.model_validate(dict(document))
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = dict.fromkeys(_explain(problem) for problem in error.errors())
         raise ExperimentError(f"{origin} does not describe an experiment:\n  " + "\n  ".join(lines)) from None
 
 
@@ -141,8 +142,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any) -> str:
     """Turn one pydantic problem into ``field: what was found; what is allowed``."""
-    where = [str(part) for part in problem["loc"] if part not in (*BUILT_IN_LEARNERS, "custom", "bool")]
-    where = [part for part in where if not part.startswith("literal[")]
+    where = _field(problem["loc"])
     name = ".".join(where) or "experiment"
     kind, found = problem["type"], problem.get("input")
     if kind == "missing":
@@ -152,16 +152,27 @@ def _explain(problem: Any) -> str:
         return f"{name}: is not a key{suggestion(where[-1], valid)}; valid keys: {listed(valid)}"
     if kind == "value_error":
         return f"{name}: {problem['ctx']['error']}"
+    if where[1:2] == ["parameters"] and len(where) == 3:
+        return f"{name}: must be true or false, a number, a text, or a list of these; found {found!r}"
     message = problem["msg"].replace("Input should be", "must be")
     return f"{name}: {message[0].lower()}{message[1:]}; found {found!r}"
+
+
+def _field(location: tuple[Any, ...]) -> list[str]:
+    """Return the keys as the file has them, without pydantic's names for the branches of a union."""
+    where = [str(part) for part in location]
+    if where[0] == "learner":
+        del where[1:2]  # which learner
+    if where[1:2] == ["parameters"]:
+        return where[:3]
+    return where[:2] if where[1:2] == ["vectorize"] else where
 
 
 def _valid_keys(where: list[str], location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Experiment
     for part in where[:-1]:
         if part == "learner":
-            tag = next((str(piece) for piece in location[1:] if piece in (*BUILT_IN_LEARNERS, "custom")), "custom")
-            model = BUILT_IN_LEARNERS.get(tag, CustomLearner)
+            model = BUILT_IN_LEARNERS.get(str(location[1]), CustomLearner)
         else:
             annotation = model.model_fields[part].annotation
             if typing.get_origin(annotation) is types.UnionType or not isinstance(annotation, type):
@@ -171,7 +182,7 @@ def _valid_keys(where: list[str], location: tuple[Any, ...]) -> list[str]:
 
 
 def _toml_key(key: str) -> str:
-    return key if key.replace("-", "").replace("_", "").isalnum() else json.dumps(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:

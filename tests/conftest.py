@@ -53,7 +53,7 @@ def cli_environment() -> dict[str, str]:
 def arrays_file(tmp_path: Path) -> Path:
     """A small learnable problem: 60 training and 30 test points of 3 classes in 5 dimensions, as an .npz file."""
     path = tmp_path / "data.npz"
-    np.savez(path, **small_arrays())
+    np.savez(path, **small_arrays())  # type: ignore[arg-type]
     return path
 
 
@@ -70,7 +70,7 @@ def small_arrays(seed: int = 0) -> dict[str, np.ndarray]:
 
 def small_dataset(seed: int = 0) -> Dataset:
     arrays = small_arrays(seed)
-    return Dataset(name="arrays", class_names=("0", "1", "2"), **arrays)
+    return Dataset(name="arrays", class_names=("0", "1", "2"), **arrays)  # type: ignore[arg-type]
 
 
 def small_experiment(path: Path, **subsets: int | float) -> Experiment:

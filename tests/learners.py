@@ -56,4 +56,5 @@ not_a_function = 3
 
 
 def _nearest(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.intp]:
-    return ((x[:, None] - means[None]) ** 2).sum(axis=2).argmin(axis=1)
+    distances = ((x[:, None] - means[None]) ** 2).sum(axis=2)
+    return np.argmin(distances, axis=1)

@@ -10,6 +10,11 @@ __all__ = ["load_digits"]
 
 NUM_TEST = 360
 
+# Of the 1,437 training images, rounded: declared constants. Centred inputs let the demo's networks fit all of their subset in
+# its 30 epochs, wrong labels too (97% of them, against 31% with pixels scaled to 0 .. 1), and only what is fitted is memorized.
+PIXEL_MEAN = 4.89
+PIXEL_STD = 6.02
+
 
 def load_digits() -> Dataset:
     """Load the digits, split 1,437 to 360.
@@ -31,5 +36,6 @@ def load_digits() -> Dataset:
         x_test=images[test],
         y_test=labels[test],
         class_names=tuple(str(digit) for digit in range(10)),
-        scale=1 / 16,
+        shift=PIXEL_MEAN,
+        scale=1 / PIXEL_STD,
     )
