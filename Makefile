@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ tests: $(READY) ## pytest only; pass options with ARGS="-k planted"
 chaos: export FELDMAN_CHAOS_ROUNDS ?= 50
 chaos: $(READY) ## the chaos tests, long form; FELDMAN_CHAOS_ROUNDS=50 sets how long
 	$(BIN)/python -m pytest -m chaos --timeout 7200 $(ARGS)
+
+bench-run: $(READY) ## the main job on the digits beside a plain PyTorch loop; writes build/bench/run.json
+	$(BIN)/python -m tests.benchmarks.bench_run
 
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

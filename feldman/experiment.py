@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from feldman.errors import listed, suggestion
+
 __all__ = [
     "CnnLearner",
     "CustomLearner",
@@ -160,8 +162,6 @@ class Experiment(_Section):
     @field_validator("learner", mode="before")
     @classmethod
     def _learner_named(cls, value: object) -> object:
-        from feldman.errors import listed, suggestion
-
         if isinstance(value, _Section):
             return value
         if not isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task"]
+__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task", "told"]
 
 Task = Callable[[int], Any]
 """From a block's index to its result."""
@@ -85,10 +85,15 @@ class InProcessExecutor:
         try:
             return [BlockOutcome(block=block, result=self._task(block))]
         except Exception as error:
-            return [BlockOutcome(block=block, error=f"{type(error).__name__}: {error}")]
+            return [BlockOutcome(block=block, error=told(error))]
 
     def __enter__(self) -> InProcessExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._waiting.clear()
+
+
+def told(error: BaseException) -> str:
+    """Return an error as an outcome carries it: ``ValueError: what it says``."""
+    return f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from feldman.errors import FeldmanError, InputError
-from feldman.trials.executor import BlockOutcome, Task
+from feldman.trials.executor import BlockOutcome, Task, told
 
 __all__ = ["RayExecutor", "usable_cores"]
 
@@ -24,6 +24,9 @@ _QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+
+_JOIN_RETRIES = 3
+"""Preparing a worker waits while Ray restarts it; one that dies in its set-up more often than this is given up."""
 
 
 def usable_cores() -> int:
@@ -39,19 +42,27 @@ class _Worker:
     """The actor: makes its task when told to, then runs it on one block a call.
 
     It is prepared by a call, not by its constructor, so that an error arrives as what it is, and the data set as an
-    argument that Ray need not keep for restarts.
+    argument that Ray need not keep for restarts. Errors are returned as texts: an exception of a user's own may not survive
+    the way, and then nobody would learn what it said.
     """
 
     def __init__(self) -> None:
         self._task: Task | None = None
 
-    def prepare(self, prepare: Callable[[Any], Task], shared: Any) -> None:
-        self._task = prepare(shared)
+    def prepare(self, prepare: Callable[[Any], Task], shared: Any) -> str | None:
+        try:
+            self._task = prepare(shared)
+        except Exception as error:
+            return told(error)
+        return None
 
-    def run(self, block: int) -> Any:
+    def run(self, block: int) -> tuple[Any, str | None]:
         if self._task is None:
             raise _UnpreparedError
-        return self._task(block)
+        try:
+            return self._task(block), None
+        except Exception as error:
+            return None, told(error)
 
 
 class RayExecutor:
@@ -131,35 +142,34 @@ class RayExecutor:
         return [self._collect(reference) for reference in ready if reference in self._running]
 
     def _ask_to_join(self, worker: Any) -> None:
-        self._joining[worker.prepare.remote(*self._prepare_arguments)] = worker
+        prepared = worker.prepare.options(max_task_retries=_JOIN_RETRIES).remote(*self._prepare_arguments)
+        self._joining[prepared] = worker
 
     def _join(self, reference: Any) -> None:
         worker = self._joining.pop(reference)
         try:
-            self._ray.get(reference)
-        except (self._ray.exceptions.RayTaskError, self._ray.exceptions.ActorDiedError) as error:
-            # Its set-up raised, or it died for good. The others go on; without any, there is nothing to wait for.
-            if not (self._idle or self._joining or self._running):
-                raise FeldmanError(f"no worker could be set up: {_told(error)}") from None
-        except self._ray.exceptions.RayError:
-            self._ask_to_join(worker)
-        else:
+            problem = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            problem = _first_line(error)
+        if problem is None:
             self._idle.append(worker)
+            return
+        # Its set-up raised, or it died in it again and again. The others go on; without any, there is nothing to wait for.
+        self._ray.kill(worker)
+        if not (self._idle or self._joining or self._running):
+            raise FeldmanError(f"no worker could be set up: {problem}")
 
     def _collect(self, reference: Any) -> BlockOutcome:
         block, worker = self._running.pop(reference)
         try:
-            result = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            if isinstance(error, self._ray.exceptions.RayTaskError) and not isinstance(error.cause, _UnpreparedError):
-                self._idle.append(worker)
-            else:
-                # The worker was lost, and Ray restarts it. It gets a block again once it has joined, so that the way
-                # back is not paid for with the attempts of the blocks that are left.
-                self._ask_to_join(worker)
-            return BlockOutcome(block=block, error=_told(error))
+            result, error = self._ray.get(reference)
+        except self._ray.exceptions.RayError as lost:
+            # The worker was lost, and Ray restarts it. It gets a block again once it has joined, so that the way
+            # back is not paid for with the attempts of the blocks that are left.
+            self._ask_to_join(worker)
+            return BlockOutcome(block=block, error=_first_line(lost))
         self._idle.append(worker)
-        return BlockOutcome(block=block, result=result)
+        return BlockOutcome(block=block, result=result, error=error)
 
     def __enter__(self) -> RayExecutor:
         return self
@@ -171,11 +181,11 @@ class RayExecutor:
         self._ray.shutdown()
 
 
-def _told(error: Any) -> str:
-    """Return the error of the task itself where there is one, or the first line of what Ray says."""
+def _first_line(error: Any) -> str:
+    """Return Ray's error without the traceback that follows."""
     cause = getattr(error, "cause", None) or error
-    first_line = next((line for line in str(cause).splitlines() if line.strip()), "")
-    return f"{type(cause).__name__}: {first_line}"
+    line = next((line for line in str(cause).splitlines() if line.strip()), "")
+    return f"{type(cause).__name__}: {line}"
 
 
 def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int, gpus_per_block: float) -> Any:

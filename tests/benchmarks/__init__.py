@@ -1,0 +1,1 @@
+"""Benchmarks print figures beside a yardstick taken in the same minutes; they assert nothing."""
