@@ -64,7 +64,7 @@ class MlpLearner(_Section):
 
 
 class CnnLearner(_Section):
-    """``[learner] name = "cnn"``: one 3x3 convolution, ReLU and 2x2 max-pooling a stage, then a linear layer."""
+    """``[learner] name = "cnn"``: one 3x3 convolution, 2x2 max-pooling and ReLU a stage, then a linear layer."""
 
     name: Literal["cnn"] = "cnn"
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[16, 32], min_length=1, max_length=8)

@@ -116,7 +116,14 @@ def _read_document(source: str | Path) -> tuple[dict[str, Any], Path, str]:
 def _make_absolute(section: dict[str, Any], folder: Path) -> None:
     for key in ("root", "path"):
         if isinstance(section.get(key), str):
-            section[key] = str(folder / Path(section[key]).expanduser())
+            section[key] = _absolute(section[key], folder, f"dataset.{key}")
+
+
+def _absolute(path: str, folder: Path, field: str) -> str:
+    try:
+        return str(folder / Path(path).expanduser())
+    except RuntimeError as error:  # '~name' of nobody
+        raise ExperimentError(f"{field} = '{path}': {error}") from None
 
 
 def _apply_override(document: dict[str, Any], override: str) -> None:
@@ -129,7 +136,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     if parts in (["dataset", "path"], ["dataset", "root"]) and isinstance(value, str):
-        value = str(Path.cwd() / Path(value).expanduser())
+        value = _absolute(value, Path.cwd(), ".".join(parts))
     table = document
     for part in parts[:-1]:
         table = table.setdefault(part, {})

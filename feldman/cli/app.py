@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -152,19 +153,34 @@ def presets(
 
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
+    code = _exit_code()
+    try:
+        sys.stdout.flush()  # here, and not in Python's shutdown, whose complaint nobody could understand
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _broken_output(error)
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
     except FeldmanError as error:
         typer.echo(f"feldman: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("feldman: interrupted", err=True)
-        sys.exit(130)
+        return 130
     except typer.TyperException as error:
         typer.echo(f"feldman: {error.format_message()} (see feldman --help)", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output left (as `head` does); leave without the complaint that Python's shutdown would print.
-        sys.stdout = None
-        sys.exit(141)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 2
+    except OSError as error:
+        return _broken_output(error)
+    return code if isinstance(code, int) else 0
+
+
+def _broken_output(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):  # the reader of our output left, as `head` does
+        return 141
+    typer.echo(f"feldman: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+    return 1

@@ -32,38 +32,66 @@ def load_arrays(path: str | None) -> Dataset:
     if path is None:
         raise DatasetError("dataset 'arrays' needs dataset.path: an .npz file, or a folder of .npy files")
     where = Path(path)
-    if where.is_dir():
-        arrays = _from_folder(where)
-    elif where.exists():
-        arrays = _from_npz(where)
-    else:
-        raise DatasetError(f"dataset.path = '{path}' does not exist")
+    try:
+        if not where.exists():
+            raise DatasetError(f"dataset.path = '{path}' does not exist")
+        arrays = _from_folder(where) if where.is_dir() else _from_npz(where)
+    except OSError as error:
+        raise DatasetError(f"cannot read dataset.path = '{path}': {error.strerror or error}") from None
     labels = {part: as_labels(arrays[part], part) for part in ("y_train", "y_test")}
+    for part, y in labels.items():
+        if y.ndim != 1:
+            raise DatasetError(f"{part} must hold one label an example, in one dimension; found shape {y.shape}")
     if any(len(y) == 0 for y in labels.values()):
         raise DatasetError("y_train and y_test must hold at least one label each")
-    num_classes = 1 + max(int(y.max()) for y in labels.values())
-    names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else []
-    names = names or [str(label) for label in range(num_classes)]
+    names = _class_names(arrays, labels)
     return Dataset(
         name="arrays",
         x_train=arrays["x_train"],
         y_train=labels["y_train"],
         x_test=arrays["x_test"],
         y_test=labels["y_test"],
-        class_names=tuple(names),
+        class_names=names,
         scale=1 / 255 if arrays["x_train"].dtype == np.uint8 else 1.0,
     )
 
 
+def _class_names(arrays: dict[str, NDArray[np.generic]], labels: dict[str, NDArray[np.int64]]) -> tuple[str, ...]:
+    if "class_names" in arrays:
+        if arrays["class_names"].ndim != 1:
+            raise DatasetError(
+                f"class_names must be one name a class, in one dimension; found shape {arrays['class_names'].shape}"
+            )
+        return tuple(str(name) for name in arrays["class_names"])
+    largest, num_train = max(int(y.max()) for y in labels.values()), len(labels["y_train"])
+    if largest >= num_train:  # told here: so many names might not fit into memory
+        raise DatasetError(
+            f"labels must be 0 .. number of classes - 1, and every class needs a training example; found the label {largest} "
+            f"with {num_train} training examples"
+        )
+    return tuple(str(label) for label in range(max(largest, 0) + 1))
+
+
 def _from_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise DatasetError(f"{path} holds one array; expected an .npz file with {listed(PARTS)}")
-            _check_present(list(archive.files), path)
-            return {name: archive[name] for name in archive.files if name in (*PARTS, "class_names")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DatasetError(f"{path} cannot be read as .npz: {_reason(error)}") from None
+    with path.open("rb") as file:
+        start = file.read(6)
+        if start == b"\x93NUMPY":
+            raise DatasetError(f"{path} holds one array; expected an .npz file with {listed(PARTS)}")
+        if not start.startswith(b"PK"):
+            raise DatasetError(
+                f"{path} cannot be read as .npz: it is not a zip file of arrays, as numpy.savez writes it"
+            )
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                _check_present(list(archive.files), path)
+                arrays = {name: archive[name] for name in archive.files if name in (*PARTS, "class_names")}
+        except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise DatasetError(f"{path} cannot be read as .npz: {_reason(error)}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DatasetError(f"{path} cannot be read as .npz: {name} in it is not an array")
+    return arrays
 
 
 def _from_folder(folder: Path) -> dict[str, NDArray[np.generic]]:

@@ -53,7 +53,15 @@ def _load_whole(section: DatasetSection) -> Dataset:
     if section.name == "arrays":
         return load_arrays(section.path)
     if ":" in section.name:
-        made = import_callable(section.name, "dataset.name", DatasetError)(**section.parameters)
+        function = import_callable(section.name, "dataset.name", DatasetError)
+        try:
+            made = function(**section.parameters)
+        except DatasetError:
+            raise
+        except Exception as error:
+            raise DatasetError(
+                f"dataset.name = '{section.name}': calling it with dataset.parameters raised {error!r}"
+            ) from error
         if not isinstance(made, Dataset):
             raise DatasetError(
                 f"dataset.name = '{section.name}' must return a Dataset; it returned a {type(made).__name__}"

@@ -53,7 +53,8 @@ def _cnn(channels: list[int], example_shape: tuple[int, ...], num_classes: int) 
     layers: list[nn.Module] = [_ChannelsFirst()]
     channels_in = rest[0] if rest else 1
     for channels_out in channels:
-        layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        # Pooling first: ReLU and maximum commute, and ReLU then has a quarter of the values to look at.
+        layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
         channels_in, height, width = channels_out, height // 2, width // 2
     layers += [nn.Flatten(), nn.Linear(channels_in * height * width, num_classes)]
     # channels_last: 1.4 to 1.5 times the speed of contiguous tensors on a CPU (measured, 28x28 images, 16 and 32 channels)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from feldman.trials.store import storage_errors
+
 __all__ = ["EventLog", "read_events"]
 
 Detail = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -20,18 +22,26 @@ class EventLog:
     ----------
     path
         The file; made if it is not there.
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses, here or in `write`.
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        size = os.fstat(self._descriptor).st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            os.write(self._descriptor, b"\n")  # the line that a kill cut short ends here
+        self._path = path
+        with storage_errors(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                os.write(self._descriptor, b"\n")  # the line that a kill cut short ends here
 
     def write(self, event: str, details: dict[str, Detail] | None = None) -> None:
         """Append one event with the time (UTC)."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **(details or {})}
-        os.write(self._descriptor, json.dumps(record).encode() + b"\n")
+        with storage_errors(self._path):
+            os.write(self._descriptor, json.dumps(record).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -87,13 +87,18 @@ def run_paths(path: str | Path) -> RunPaths:
     Raises
     ------
     RunDirectoryError
-        If it is a URL: this version keeps runs on file systems.
+        If it is a URL (this version keeps runs on file systems), or cannot be looked into.
     """
     if "://" in str(path):
         raise RunDirectoryError(f"'{path}' is a URL; this version of feldman keeps runs in local folders: give a path")
     if not str(path):
         raise RunDirectoryError("the run directory is an empty text; give a path")
-    return RunPaths(root=Path(path).expanduser())
+    try:
+        paths = RunPaths(root=Path(path).expanduser())
+        (paths.store / "zarr.json").exists()  # raises for a name too long, a folder that may not be entered, ...
+    except (OSError, RuntimeError) as error:
+        raise RunDirectoryError(f"cannot look into '{path}': {getattr(error, 'strerror', None) or error}") from None
+    return paths
 
 
 @contextmanager
@@ -120,8 +125,9 @@ def writer_lock(paths: RunPaths) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        with storage_errors(paths.root):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(record).encode(), 0)
         yield
     finally:
         os.close(descriptor)
