@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, TrialsFailedError
+from feldman.estimates.intervals import largest_stderr
 from feldman.experiment import Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
@@ -45,6 +46,7 @@ class RunSummary:
     num_pairs: int
     min_influence: float
     min_memorization: float
+    largest_stderr: float
     seconds: float
     train_wall_seconds: float
     memorization_path: str
@@ -173,7 +175,7 @@ def _work(
         if report.set_aside:
             raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
         events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
-    return _summary(paths, time.monotonic() - started, train_wall_seconds)
+    return _summary(paths, experiment, time.monotonic() - started, train_wall_seconds)
 
 
 def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
@@ -195,7 +197,7 @@ def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
     return all((fact.num_trials, fact.fingerprint) == (num_trials, store.experiment.fingerprint) for fact in facts)
 
 
-def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
+def _summary(paths: RunPaths, experiment: Experiment, seconds: float, train_wall_seconds: float) -> RunSummary:
     memorization, _ = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
     return RunSummary(
@@ -204,6 +206,7 @@ def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunS
         num_pairs=len(pairs),
         min_influence=facts.min_influence,
         min_memorization=facts.min_memorization,
+        largest_stderr=largest_stderr(facts.num_trials, experiment.subsets.subset_ratio),
         seconds=seconds,
         train_wall_seconds=train_wall_seconds,
         memorization_path=str(paths.memorization),

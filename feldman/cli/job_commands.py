@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
         f"  influential pairs  {summary.num_pairs:,} (influence >= {summary.min_influence:g}, "
         f"memorization >= {summary.min_memorization:g})"
     )
+    print(f"  standard error     at most {summary.largest_stderr:.3f}, for both")
+    errors = 3 * summary.largest_stderr
+    if 0 < summary.min_influence < errors:
+        enough = 100 * math.ceil(status.num_committed_trials * (errors / summary.min_influence) ** 2 / 100)
+        print(
+            f"                     less than a third of {summary.min_influence:g} from {enough:,} trials on: until then,"
+        )
+        print("                     pairs near the threshold may be chance")
     print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
     print(f"  tables             {summary.memorization_path}, {summary.influence_path}")
     print(f"  next               feldman memorized {status.run}; feldman pairs {status.run}")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-__all__ = ["Difference", "proportion_difference"]
+__all__ = ["Difference", "largest_stderr", "proportion_difference"]
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -66,6 +66,14 @@ def proportion_difference(correct_in: Counts, num_in: Counts, correct_out: Count
         ci_low = value - np.sqrt((p - low_p) ** 2 + (high_q - q) ** 2)
         ci_high = value + np.sqrt((high_p - p) ** 2 + (q - low_q) ** 2)
     return Difference(value, stderr, ci_low, ci_high)
+
+
+def largest_stderr(num_trials: int, subset_ratio: float) -> float:
+    r"""Return the standard error of an estimate whose two proportions are 0.5, the largest there is.
+
+    .. math:: \sqrt{0.25 / (r t) + 0.25 / ((1 - r) t)}
+    """
+    return float(np.sqrt(0.25 / num_trials / subset_ratio + 0.25 / num_trials / (1 - subset_ratio)))
 
 
 def _wilson(p: NDArray[np.float64], n: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

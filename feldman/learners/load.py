@@ -12,6 +12,7 @@ from feldman.data.dataset import Dataset
 from feldman.errors import LearnerError
 from feldman.experiment import CustomLearner, Experiment
 from feldman.importing import import_callable
+from feldman.learners.images import check_image_shape
 from feldman.learners.protocol import Correctness, Learner
 
 __all__ = ["check_learner", "load_learner"]
@@ -44,26 +45,6 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
         _custom(experiment.learner, dataset)
     elif experiment.learner.name == "cnn":
         check_image_shape(dataset.example_shape, len(experiment.learner.channels))
-
-
-def check_image_shape(shape: tuple[int, ...], num_poolings: int) -> None:
-    """Refuse inputs that a CNN with so many 2x2 poolings cannot take.
-
-    Raises
-    ------
-    LearnerError
-        If they are not [height, width] or [height, width, channel], or too small.
-    """
-    if len(shape) not in (2, 3):
-        raise LearnerError(
-            f"the learner 'cnn' needs images [height, width] or [height, width, channel]; this data set has {shape}; "
-            "use 'mlp' or 'linear'"
-        )
-    if min(shape[:2]) < 2**num_poolings:
-        raise LearnerError(
-            f"{num_poolings} stages of 'cnn' halve the image {num_poolings} times, which {shape[0]}x{shape[1]} pixels do not "
-            f"allow; use at most {min(shape[:2]).bit_length() - 1} entries in learner.channels"
-        )
 
 
 def _custom(section: CustomLearner, dataset: Dataset) -> Learner:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from feldman.data.dataset import Dataset
 from feldman.errors import LearnerError
 from feldman.experiment import CnnLearner, ExecutionSection, TrainingSection
-from feldman.learners.load import check_image_shape
+from feldman.learners.images import check_image_shape
 from feldman.learners.protocol import Correctness, Learner
 from feldman.learners.torch_models import StackedMlp, TorchSection, build_module, seeded
 

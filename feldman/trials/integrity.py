@@ -51,7 +51,10 @@ def find_damage(
     list of Damage
         Empty if all is well.
     """
-    damage: list[Damage] = []
+    damage = [
+        Damage(block=block, array="committed", problem=f"the marker of block {block} cannot be decoded")
+        for block in store.unreadable_markers()
+    ]
     for block in store.committed_blocks():
         damage += _block_damage(store, block, against_plan)
         on_block(block)

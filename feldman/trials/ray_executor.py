@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ _QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 
+_CONNECT_SECONDS = 10.0
 _JOIN_RETRIES = 3
 """Preparing a worker waits while Ray restarts it; one that dies in its set-up more often than this is given up."""
 
@@ -202,8 +204,9 @@ def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"no Ray cluster answers at '{address}' ({error}); give HOST:6379 of its head, 'auto' on one of its nodes, "
                 "or leave --address out to run on this machine"
@@ -221,6 +224,13 @@ def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int
     except Exception as error:
         raise FeldmanError(f"Ray did not start on this machine: {error}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Find out at once whether anybody listens at HOST:PORT: Ray itself asks for minutes before it gives up."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _fitting_workers(ray: Any, cpus_per_block: int, gpus_per_block: float) -> int:

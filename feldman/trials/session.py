@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,19 +46,37 @@ class Progress:
     note: str = ""
 
 
+_KNOCK_SECONDS = 10.0
+
 ProgressCallback = Callable[[Progress], None]
 
 
 def check_execution(experiment: Experiment, address: str | None) -> None:
-    """Refuse an address that would not be looked at.
+    """Refuse an address that would not be looked at, or where nothing answers.
 
     Raises
     ------
     InputError
-        If trials are to be trained in this process and on a cluster.
+        If trials are to be trained in this process and on a cluster, or nothing listens at the cluster's address.
     """
-    if address and experiment.execution.executor == "in-process":
+    if not address:
+        return
+    if experiment.execution.executor == "in-process":
         raise InputError("execution.executor = 'in-process' trains in this process; leave --address out")
+    if address != "auto":
+        _check_listening(address)
+
+
+def _check_listening(address: str) -> None:
+    """Knock before anything is written: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    advice = "give HOST:6379 of its head, 'auto' on one of its nodes, or leave --address out to run on this machine"
+    if not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise InputError(f"'{address}' is no address of a Ray cluster; {advice}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"no Ray cluster answers at '{address}' ({error}); {advice}") from None
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
@@ -74,6 +93,8 @@ def prepared_store(
 
     Raises
     ------
+    StoreMismatchError
+        If the store holds another experiment.
     StorageError
         If the storage refuses.
     """
@@ -83,7 +104,9 @@ def prepared_store(
         events.write("run_created", {"fingerprint": experiment.fingerprint, "num_trials": num_trials})
         return store
     store = TrialStore.open(paths.store)
+    store.check_experiment(experiment, dataset.fingerprint)  # now that nobody else can change it
     store.fit_arrays()
+    store.record_locations(experiment)
     for name in store.restore_labels(dataset):
         events.write("labels_restored", {"array": name})
     _withdraw_damaged(store, events, tell)
@@ -119,6 +142,8 @@ def train_pending(
     pending = pending_blocks(store)
     if not pending:
         return LoopReport()
+    # The store's own plan: it may have grown since the experiment was read.
+    experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
     session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
     tell(Progress(stage="starting", note=_starting_note(experiment, address)))
     with (

@@ -118,6 +118,8 @@ class TrialStore:
             return cls(path, group, experiment)
         except KeyError as error:
             raise RunDirectoryError(f"{path} is damaged: its array {error} is missing or unreadable") from None
+        except Exception as error:
+            raise RunDirectoryError(f"{path} is damaged: the metadata of an array cannot be read: {error}") from None
 
     # What is in it
 
@@ -142,8 +144,17 @@ class TrialStore:
         return self.experiment.subsets.num_blocks
 
     def labels(self, part: str) -> Integer[np.ndarray, " example"]:
-        """Return the labels of ``"train"`` or ``"test"``."""
-        return np.asarray(self._arrays[f"{part}_label"][:])
+        """Return the labels of ``"train"`` or ``"test"``.
+
+        Raises
+        ------
+        ValueError
+            If a chunk is missing or does not decode to what was written.
+        """
+        array = self._arrays[f"{part}_label"]
+        for chunk in range(-(-array.shape[0] // array.chunks[0])):
+            self._require_chunk(f"{part}_label", (chunk,))
+        return np.asarray(array[:])
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the Zarr arrays."""
@@ -164,6 +175,16 @@ class TrialStore:
             return [block for block in range(self.num_blocks) if self.is_committed(block)]
         return [int(block) for block in np.flatnonzero(markers == 1)]
 
+    def unreadable_markers(self) -> list[int]:
+        """Return the blocks whose marker is there and cannot be read: whether they count is not known."""
+        unreadable = []
+        for block in range(self.num_blocks):
+            try:
+                self._arrays["committed"][block]
+            except ValueError:
+                unreadable.append(block)
+        return unreadable
+
     def num_trials_in(self, blocks: list[int]) -> int:
         """Return how many trials some blocks hold."""
         return sum(len(self.experiment.subsets.block_trials(block)) for block in blocks)
@@ -179,14 +200,17 @@ class TrialStore:
         array = self._arrays[name]
         columns = range(-(-array.shape[1] // array.chunks[1])) if array.ndim == 2 else [None]
         for column in columns:
-            key = array.metadata.encode_chunk_key((block,) if column is None else (block, column))
-            if not (self.path / name / key).exists():
-                raise ValueError(f"chunk {name}/{key} is missing")
+            self._require_chunk(name, (block,) if column is None else (block, column))
         trials = self.experiment.subsets.block_trials(block)
         try:
             return np.asarray(array[trials.start : trials.stop])
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             raise ValueError(f"{name} of block {block} cannot be decoded: {error}") from None
+
+    def _require_chunk(self, name: str, index: tuple[int, ...]) -> None:
+        key = self._arrays[name].metadata.encode_chunk_key(index)  # a chunk that is not there would read as fill values
+        if not (self.path / name / key).is_file():
+            raise ValueError(f"chunk {name}/{key} is missing")
 
     # Writing: for the process that holds the lock
 
@@ -231,6 +255,16 @@ class TrialStore:
             self.withdraw_block(last)
         self.experiment = self.experiment.replace("subsets", num_trials=num_trials)
         self.fit_arrays()
+        self._record_experiment()
+
+    def record_locations(self, experiment: Experiment) -> None:
+        """Remember where the data set's files lie now, if they have moved: the next resume looks there."""
+        moved = {"root": experiment.dataset.root, "path": experiment.dataset.path}
+        if moved != {"root": self.experiment.dataset.root, "path": self.experiment.dataset.path}:
+            self.experiment = self.experiment.replace("dataset", **moved)
+            self._record_experiment()
+
+    def _record_experiment(self) -> None:
         with storage_errors(self.path):
             self._group.update_attributes({"experiment": self.experiment.model_dump(mode="json")})
 
@@ -248,7 +282,7 @@ class TrialStore:
         restored = []
         for name, labels in (("train_label", dataset.y_train), ("test_label", dataset.y_test)):
             try:
-                same = np.array_equal(np.asarray(self._arrays[name][:]), labels)
+                same = np.array_equal(self.labels(name.removesuffix("_label")), labels)
             except (ValueError, RuntimeError):
                 same = False
             if not same:
