@@ -109,7 +109,7 @@ def _read_document(source: str | Path) -> tuple[dict[str, Any], Path, str]:
         raise ExperimentError(f"cannot read {name}: {error.strerror or error}") from None
     try:
         return tomllib.loads(text), path.absolute().parent, name
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a syntax error is one of the former, as is a number of 5,000 digits
         raise ExperimentError(f"{name} is not valid TOML: {error}") from None
 
 
@@ -133,7 +133,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
         raise ExperimentError(f"--set takes section.key=value (as in training.epochs=5), found '{override}'")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     if parts in (["dataset", "path"], ["dataset", "root"]) and isinstance(value, str):
         value = _absolute(value, Path.cwd(), ".".join(parts))

@@ -57,4 +57,5 @@ not_a_function = 3
 
 def _nearest(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.intp]:
     distances = ((x[:, None] - means[None]) ** 2).sum(axis=2)
-    return np.argmin(distances, axis=1)
+    nearest: NDArray[np.intp] = np.argmin(distances, axis=1)
+    return nearest

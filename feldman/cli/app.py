@@ -158,7 +158,7 @@ def main() -> None:
         sys.stdout.flush()  # here, and not in Python's shutdown, whose complaint nobody could understand
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _broken_output(error)
+        code = code or _broken_output(error)
     sys.exit(code)
 
 
@@ -180,7 +180,6 @@ def _exit_code() -> int:
 
 
 def _broken_output(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):  # the reader of our output left, as `head` does
-        return 141
-    typer.echo(f"feldman: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+    if not isinstance(error, BrokenPipeError):  # then the reader of our output left, as `head` does: nobody to tell
+        typer.echo(f"feldman: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
     return 1

@@ -26,8 +26,11 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 def print_rows(rows: list[dict[str, str]], title: str) -> None:
     """Print rows as a table. Off a terminal it is not cut to a width that is not there."""
+    if not rows:
+        print(title)
+        return
     view = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for column in rows[0] if rows else ():
+    for column in rows[0]:
         view.add_column(column, justify="left" if "class" in column else "right", no_wrap=True)
     for row in rows:
         view.add_row(*row.values())

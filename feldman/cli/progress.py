@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["ProgressDisplay"]
 
 _PLAIN_LINE_SECONDS = 5.0
+_RECENT_REPORTS = 6
+_RECENT_SECONDS = 20.0
 _UNITS = {"training": "trials", "checking": "trials", "reading trials": "blocks", "estimating influence": "examples"}
 
 
@@ -29,8 +32,8 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._stage = ""
         self._stage_started = 0.0
-        self._done_at_start = 0
         self._last_line = 0.0
+        self._recent: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
@@ -53,7 +56,8 @@ class ProgressDisplay:
         if progress.note:
             self._console.print(progress.note, markup=False, soft_wrap=True)
         if progress.stage != self._stage:
-            self._stage, self._stage_started, self._done_at_start = progress.stage, time.monotonic(), progress.done
+            self._stage, self._stage_started = progress.stage, time.monotonic()
+            self._recent.clear()
             self._last_line = time.monotonic() if progress.stage != "training" else 0.0
             if self._bar is not None:
                 if self._task is not None:
@@ -75,15 +79,23 @@ class ProgressDisplay:
         if not progress.total:
             return ""
         parts = [f"{progress.done:,}/{progress.total:,} {_UNITS.get(progress.stage, '')}"]
-        elapsed, done = time.monotonic() - self._stage_started, progress.done - self._done_at_start
-        if done > 0 and elapsed > 0:
-            rate = done / elapsed
+        rate = self._rate(progress.done)
+        if rate > 0:
             parts.append(f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
             if progress.done < progress.total:
                 parts.append(f"{_duration((progress.total - progress.done) / rate)} left")
         if progress.mean_test_accuracy is not None:
             parts.append(f"test accuracy {100 * progress.mean_test_accuracy:.2f}%")
         return ", ".join(parts)
+
+    def _rate(self, done: int) -> float:
+        """Return how much is done a second, lately: the first reports of a stage include its warming up."""
+        now = time.monotonic()
+        self._recent.append((now, done))
+        while len(self._recent) > _RECENT_REPORTS and now - self._recent[0][0] > _RECENT_SECONDS:
+            self._recent.popleft()
+        then, done_then = self._recent[0]
+        return (done - done_then) / (now - then) if now > then else 0.0
 
 
 class _FactsColumn(ProgressColumn):

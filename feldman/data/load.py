@@ -52,29 +52,29 @@ def _load_whole(section: DatasetSection) -> Dataset:
         return load_idx_dataset(IDX_DATASETS[section.name], section.root)
     if section.name == "arrays":
         return load_arrays(section.path)
-    if ":" in section.name:
-        function = import_callable(section.name, "dataset.name", DatasetError)
-        try:
-            made = function(**section.parameters)
-        except DatasetError:
-            raise
-        except Exception as error:
-            raise DatasetError(
-                f"dataset.name = '{section.name}': calling it with dataset.parameters raised {error!r}"
-            ) from error
-        if not isinstance(made, Dataset):
-            raise DatasetError(
-                f"dataset.name = '{section.name}' must return a Dataset; it returned a {type(made).__name__}"
-            )
-        return made
-    raise DatasetError(
-        f"there is no data set '{section.name}'{suggestion(section.name, BUILT_IN)}; "
-        f"choose one of {listed(BUILT_IN)}, or your own as 'package.module:function'"
-    )
+    function = import_callable(section.name, "dataset.name", DatasetError)
+    try:
+        made = function(**section.parameters)
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"dataset.name = '{section.name}': calling it with dataset.parameters raised {error!r}"
+        ) from error
+    if not isinstance(made, Dataset):
+        raise DatasetError(
+            f"dataset.name = '{section.name}' must return a Dataset; it returned a {type(made).__name__}"
+        )
+    return made
 
 
 def _check_keys(section: DatasetSection) -> None:
-    """Refuse keys that this data set would not look at: a user who set one expects it to matter."""
+    """Refuse a name of no data set, and keys that this one would not look at: who set one expects it to matter."""
+    if section.name not in BUILT_IN and ":" not in section.name:
+        raise DatasetError(
+            f"there is no data set '{section.name}'{suggestion(section.name, BUILT_IN)}; "
+            f"choose one of {listed(BUILT_IN)}, or your own as 'package.module:function'"
+        )
     used = {
         "root": section.name in IDX_DATASETS,
         "path": section.name == "arrays",

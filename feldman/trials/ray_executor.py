@@ -17,7 +17,11 @@ from typing import Any
 from feldman.errors import FeldmanError, InputError
 from feldman.trials.executor import BlockOutcome, Task, told
 
-__all__ = ["RayExecutor", "usable_cores"]
+__all__ = ["RayExecutor", "check_address", "usable_cores"]
+
+_ADDRESS_ADVICE = (
+    "give HOST:6379 of its head, 'auto' on one of its nodes, or leave --address out to run on this machine"
+)
 
 # Read by Ray when it is imported or started. Without the first, Ray's control store listens on every network interface.
 _LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -34,6 +38,25 @@ _JOIN_RETRIES = 3
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_address(address: str) -> None:
+    """Find out at once whether anybody listens at HOST:PORT: Ray itself asks for minutes before it gives up.
+
+    Raises
+    ------
+    InputError
+        If it is no address, or nothing listens there. ``"auto"`` is left to Ray.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise InputError(f"'{address}' is no address of a Ray cluster; {_ADDRESS_ADVICE}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}") from None
 
 
 class _UnpreparedError(Exception):
@@ -85,7 +108,7 @@ class RayExecutor:
 
     Raises
     ------
-    InputError
+    FeldmanError
         If no cluster answers at the address, or it cannot hold a single worker.
     """
 
@@ -203,14 +226,11 @@ def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int
         raise InputError("Ray is already in use in this process; call ray.shutdown() first, or run in another process")
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     if address:
+        check_address(address)
         try:
-            _knock(address)
             ray.init(address=address, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"no Ray cluster answers at '{address}' ({error}); give HOST:6379 of its head, 'auto' on one of its nodes, "
-                "or leave --address out to run on this machine"
-            ) from None
+            raise FeldmanError(f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}") from None
         return ray
     cores = num_workers * cpus_per_block if num_workers else max(usable_cores(), cpus_per_block)
     try:
@@ -226,20 +246,13 @@ def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int
     return ray
 
 
-def _knock(address: str) -> None:
-    """Find out at once whether anybody listens at HOST:PORT: Ray itself asks for minutes before it gives up."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-
-
 def _fitting_workers(ray: Any, cpus_per_block: int, gpus_per_block: float) -> int:
     resources = ray.cluster_resources()
     fitting = resources.get("CPU", 0) // cpus_per_block
     if gpus_per_block:
         fitting = min(fitting, resources.get("GPU", 0) // gpus_per_block)
     if fitting < 1:
-        raise InputError(
+        raise FeldmanError(
             f"a block takes {cpus_per_block} CPUs and {gpus_per_block:g} GPUs (execution.cpus_per_block, gpus_per_block), but "
             f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
         )

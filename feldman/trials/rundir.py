@@ -73,11 +73,11 @@ class RunPaths:
                 "choose a new or empty folder"
             )
         parent = self.root.absolute()
-        while not parent.exists():
+        while not os.path.lexists(parent):  # a link that leads nowhere is there, too
             parent = parent.parent
         if not parent.is_dir():
-            raise RunDirectoryError(f"'{self.root}' cannot be made: '{parent}' is a file")
-        if not os.access(parent, os.W_OK | os.X_OK):
+            raise RunDirectoryError(f"'{self.root}' cannot be made: '{parent}' is not a folder")
+        if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise RunDirectoryError(f"'{self.root}' cannot be made: no permission to write in '{parent}'")
 
 

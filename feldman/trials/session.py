@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from feldman.trials.events import EventLog
 from feldman.trials.executor import Executor, InProcessExecutor
 from feldman.trials.integrity import find_damage
 from feldman.trials.loop import LoopReport, run_blocks
+from feldman.trials.ray_executor import RayExecutor, check_address
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
 from feldman.trials.store import TrialStore
@@ -46,8 +46,6 @@ class Progress:
     note: str = ""
 
 
-_KNOCK_SECONDS = 10.0
-
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -63,20 +61,7 @@ def check_execution(experiment: Experiment, address: str | None) -> None:
         return
     if experiment.execution.executor == "in-process":
         raise InputError("execution.executor = 'in-process' trains in this process; leave --address out")
-    if address != "auto":
-        _check_listening(address)
-
-
-def _check_listening(address: str) -> None:
-    """Knock before anything is written: Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    advice = "give HOST:6379 of its head, 'auto' on one of its nodes, or leave --address out to run on this machine"
-    if not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise InputError(f"'{address}' is no address of a Ray cluster; {advice}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"no Ray cluster answers at '{address}' ({error}); {advice}") from None
+    check_address(address)
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
@@ -228,8 +213,6 @@ def _executor(experiment: Experiment, dataset: Dataset, address: str | None) -> 
     prepare = partial(prepare_block_task, experiment, (str(Path.cwd()),))
     if execution.executor == "in-process":
         return InProcessExecutor(partial(prepare, dataset))
-    from feldman.trials.ray_executor import RayExecutor
-
     return RayExecutor(
         prepare,
         dataset,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feldman import __version__
 from feldman.data.dataset import Dataset
-from feldman.errors import FeldmanError, RunDirectoryError, StorageError, StoreMismatchError
+from feldman.errors import FeldmanError, RunDirectoryError, StorageError, StoreMismatchError, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
 from feldman.trials.layout import (
@@ -111,6 +111,9 @@ class TrialStore:
                 f"{path} has format version {attributes.get('format_version')}; feldman {__version__} reads version "
                 f"{FORMAT_VERSION}: upgrade feldman, or use the version that wrote it ({attributes.get('created_with')})"
             )
+        lacking = [name for name in ("experiment", "dataset") if not isinstance(attributes.get(name), dict)]
+        if lacking:
+            raise RunDirectoryError(f"{path} is damaged: its attributes lack {listed(lacking)}")
         experiment = experiment_from_document(
             cast("dict[str, Any]", attributes["experiment"]), f"the experiment in {path}"
         )

@@ -1,0 +1,302 @@
+"""What can be wrong: how each case comes about, the command that meets it, and what it must say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.bad_input_setups import (
+    Case,
+    Setup,
+    arrays,
+    attributes,
+    content,
+    cut_data,
+    damaged_chunk,
+    data_in_a_loop,
+    edited,
+    foreign_array,
+    foreign_group,
+    link_loop,
+    mode,
+    read_only_folder,
+    toml,
+    truncated_images,
+    without,
+)
+
+NEW = "run experiment.toml -o new"
+
+
+def case(name: str, command: str, says: str, setup: Setup = lambda folder: None, **more: Any) -> Case:
+    return Case(name=name, command=command, says=says, setup=setup, **more)
+
+
+SOURCES = [
+    case("no such file", "run nothing.toml -o new", "'nothing.toml' is neither a preset nor a file"),
+    case("preset with a typo", "run digts -o new", "(did you mean 'digits'?)"),
+    case("folder for a file", "run done -o new", "'done' is a folder, not an experiment file; to go on with a run use"),
+    case("empty name", "run '' -o new", "is a folder"),
+    case("name too long", f"run {'x' * 300}.toml -o new", "File name too long"),
+    case("not UTF-8", NEW, "not a text file in UTF-8", toml(b"\xff\xfe\0x")),
+    case("not TOML", NEW, "is not valid TOML: ", toml("[dataset\n")),
+    case("a key twice", NEW, "is not valid TOML: Cannot overwrite a value", toml('[dataset]\nname="a"\nname="b"\n')),
+    case("a number too long", NEW, "is not valid TOML: ", toml("[subsets]\nseed = " + "9" * 5000)),
+    case("nested too deeply", NEW, "is not valid TOML: ", toml("[learner]\nhidden = " + "[" * 5000 + "]" * 5000)),
+    case("empty file", NEW, "dataset: is missing", toml("")),
+    case(
+        "unreadable file",
+        NEW,
+        "cannot read experiment.toml: Permission denied",
+        mode("experiment.toml", 0),
+        unprivileged=True,
+    ),
+    case("no such preset", "presets digit", "there is no preset 'digit' (did you mean 'digits'?); there are digits"),
+]
+
+FIELDS = [
+    case("unknown key", f"{NEW} --set training.epoch=3", "training.epoch: is not a key (did you mean 'epochs'?)"),
+    case(
+        "unknown section",
+        NEW,
+        "trainings: is not a key (did you mean 'training'?)",
+        edited("[subsets]", "[trainings]\n[subsets]"),
+    ),
+    case(
+        "learner's name as a section", NEW, "mlp: is not a key", edited("[subsets]", "[mlp]\nhidden = [3]\n[subsets]")
+    ),
+    case("wrong type", f"{NEW} --set training.epochs=many", "training.epochs: must be a valid integer; found 'many'"),
+    case("fraction for a count", f"{NEW} --set subsets.num_trials=1e3", "must be a valid integer; found 1000.0"),
+    case(
+        "out of range", f"{NEW} --set subsets.subset_ratio=1.5", "subsets.subset_ratio: must be less than 1; found 1.5"
+    ),
+    case("not a number", f"{NEW} --set training.learning_rate=nan", "training.learning_rate: must be"),
+    case("value for a section", NEW, "dataset: must be", toml("dataset = 'digits'")),
+    case("override without a value", f"{NEW} --set training.epochs", "--set takes section.key=value"),
+    case("unknown learner", f"{NEW} --set learner.name=mpl", "there is no learner 'mpl' (did you mean 'mlp'?)"),
+    case("learner of no module", f"{NEW} --set learner.name=nowhere:learn", "cannot import 'nowhere'"),
+    case(
+        "learner that a module lacks",
+        f"{NEW} --set learner.name=tests.learners:nearest",
+        "has no 'nearest' (did you mean",
+    ),
+    case(
+        "learner that is no function",
+        f"{NEW} --set learner.name=tests.learners:not_a_function",
+        "must be a function; found a int",
+    ),
+    case(
+        "module that fails",
+        f"{NEW} --set learner.name=broken:learn",
+        "importing 'broken' raised",
+        content("broken.py", b"1 / 0"),
+    ),
+    case("images for a cnn", f"{NEW} --set learner.name=cnn", "needs images [height, width]"),
+    case(
+        "subset of all",
+        f"{NEW} --set subsets.subset_ratio=0.999",
+        "must hold at least one example and leave at least one out",
+    ),
+    case("address and no cluster", f"{NEW} --address 127.0.0.1:6379", "leave --address out"),
+    case(
+        "cluster that is not there",
+        f"{NEW} --set execution.executor=ray --address 127.0.0.1:1",
+        "no Ray cluster answers at '127.0.0.1:1'",
+    ),
+    case(
+        "address that is none",
+        f"{NEW} --set execution.executor=ray --address head",
+        "'head' is no address of a Ray cluster",
+    ),
+]
+
+DATA = [
+    case("unknown data set", f"{NEW} --set dataset.name=mnits", "there is no data set 'mnits' (did you mean 'mnist'?)"),
+    case("key of another data set", "run digits -o new --set dataset.path=x.npz", "dataset.path says nothing to"),
+    case("no path", NEW, "'arrays' needs dataset.path", edited('path = "data.npz"', "")),
+    case("no data", NEW, "data.npz' does not exist", without("data.npz")),
+    case("home of nobody", NEW, "dataset.path = '~nobody-at-all/x'", edited("data.npz", "~nobody-at-all/x")),
+    case("data under a file", NEW, "does not exist", edited("data.npz", "experiment.toml/data.npz")),
+    case("data path too long", NEW, "File name too long", edited("data.npz", "x" * 300)),
+    case("data path in a loop", NEW, "does not exist", data_in_a_loop),
+    case("unreadable data", NEW, "Permission denied", mode("data.npz", 0), unprivileged=True),
+    case("truncated data", NEW, "cannot be read as .npz", cut_data),
+    case("data that are no arrays", NEW, "it is not a zip file of arrays", content("data.npz", b"a,b\n1,2\n")),
+    case("missing array", NEW, "lacks y_test; it holds", arrays(y_test=None)),
+    case(
+        "fewer labels than examples",
+        NEW,
+        "y_train must hold one label an example (60 of them)",
+        arrays(y_train=np.arange(59) % 3),
+    ),
+    case("labels as floats", NEW, "must hold integer labels; found dtype float64", arrays(y_train=np.zeros(60))),
+    case(
+        "negative label",
+        NEW,
+        "labels must be 0 .. 2; y_train[0] is -1",
+        arrays(y_train=np.arange(60) % 3 - (np.arange(60) == 0)),
+    ),
+    case("immense label", NEW, "found the label 1000000000000000", arrays(y_test=np.full(30, 10**15))),
+    case(
+        "empty class",
+        NEW,
+        "every class needs a training example; class 1 ('1') has none",
+        arrays(y_train=np.arange(60) % 2 * 2),
+    ),
+    case("NaN", NEW, "x_train must be finite; example 0 holds NaN", arrays(x_train=np.full((60, 5), np.nan))),
+    case(
+        "test of another shape",
+        NEW,
+        "must have one shape; found (5,) in x_train and (4,)",
+        arrays(x_test=np.zeros((30, 4))),
+    ),
+    case("Python objects", NEW, "it holds Python objects, which are not read", arrays(x_train=np.array([{}] * 60))),
+    case(
+        "more than there are",
+        f"{NEW} --set dataset.num_train=61",
+        "dataset.num_train = 61, but there are only 60 examples",
+    ),
+    case(
+        "no image files", "run fashion-mnist -o new --set dataset.root=.", "no fashion-mnist files under dataset.root"
+    ),
+    case("truncated images", "run mnist.toml -o new", "is not an idx file", truncated_images),
+]
+
+RUNS = [
+    *(
+        case(f"{command} of no run", f"{command} nowhere", "'nowhere' is not a run: it has no trials.zarr")
+        for command in ("resume", "status", "verify", "estimate", "memorized", "pairs")
+    ),
+    case("run is a file", "run experiment.toml -o data.npz", "'data.npz' is a file; a run is a folder"),
+    case("run under a file", "run experiment.toml -o data.npz/new", "data.npz' is not a folder"),
+    case("run in a loop", "run experiment.toml -o loop/new", "loop' is not a folder", link_loop),
+    case(
+        "run is a link to nothing",
+        "run experiment.toml -o link",
+        "link' is not a folder",
+        lambda f: (f / "link").symlink_to("away"),
+    ),
+    case("folder with other things", "run experiment.toml -o .", "holds other things"),
+    case(
+        "run is a URL",
+        "run experiment.toml -o s3://bucket/run",
+        "is a URL; this version of feldman keeps runs in local",
+    ),
+    case("run without a name", "status ''", "the run directory is an empty text"),
+    case("run's name too long", f"status {'x' * 300}", "File name too long"),
+    case("run in nobody's home", "status '~nobody-at-all/x'", "cannot look into '~nobody-at-all/x'"),
+    case(
+        "read-only folder",
+        "run experiment.toml -o locked/new",
+        "no permission to write in",
+        read_only_folder,
+        unprivileged=True,
+    ),
+    case("closed run", "status done", "cannot look into 'done': Permission denied", mode("done", 0), unprivileged=True),
+    case("read-only run, read", "resume done --num-trials 8", "only grows; found --num-trials 8", unprivileged=True),
+    case(
+        "read-only run, resumed",
+        "resume done --num-trials 80",
+        "Permission denied",
+        mode("done/.writer.lock", 0o444),
+        code=1,
+        unprivileged=True,
+    ),
+    case(
+        "read-only run, estimated",
+        "estimate done",
+        "Permission denied; what is committed is safe",
+        code=1,
+        unprivileged=True,
+    ),
+    case(
+        "another experiment's store",
+        "run experiment.toml -o done --set subsets.seed=8",
+        "subsets.seed: 7 in the store, 8 given",
+    ),
+    case(
+        "another data set's store",
+        "run experiment.toml -o done",
+        "content of the data set: ",
+        arrays(x_test=np.zeros((30, 5), np.float32)),
+    ),
+    case(
+        "data changed since",
+        "resume done --num-trials 80",
+        "content of the data set: ",
+        arrays(x_test=np.zeros((30, 5), np.float32)),
+    ),
+    case("data gone since", "resume done --num-trials 80", "data.npz' does not exist", without("data.npz")),
+    case("foreign Zarr group", "run experiment.toml -o other", "is a Zarr group of another program", foreign_group),
+    case("foreign Zarr group, asked", "memorized other", "is a Zarr group of another program", foreign_group),
+    case("Zarr array", "status other", "is not a readable Zarr group", foreign_array),
+    case("newer format", "status done", "has format version 2; feldman", attributes(format_version=2)),
+    case(
+        "newer format, resumed",
+        "resume done",
+        "upgrade feldman, or use the version that wrote it",
+        attributes(format_version=2),
+    ),
+    case(
+        "no experiment in the store",
+        "status done",
+        "is damaged: its attributes lack experiment",
+        attributes(experiment=None),
+    ),
+    case(
+        "no data set in the store", "status done", "is damaged: its attributes lack dataset", attributes(dataset=None)
+    ),
+    case(
+        "unknown field in the store",
+        "status done",
+        "is not a key",
+        attributes(experiment={"dataset": {"name": "a"}, "new": 1}),
+    ),
+    case(
+        "metadata that is no JSON",
+        "status done",
+        "is not a readable Zarr group",
+        content("done/trials.zarr/zarr.json", b"{"),
+    ),
+    case(
+        "missing array in the store",
+        "verify done",
+        "its array 'test_correct' is missing",
+        without("done/trials.zarr/test_correct"),
+    ),
+    case("fewer trials", "resume done --num-trials 8", "has 40 trials and only grows; found --num-trials 8"),
+    case("damaged chunk, estimated", "estimate done", "(blocks 1; first: ", damaged_chunk, code=1),
+    case("damaged labels", "estimate done", "train_label", content("done/trials.zarr/train_label/c/0", b"x"), code=1),
+]
+
+QUESTIONS = [
+    case(
+        "no table yet",
+        "memorized done",
+        "has no memorization.parquet yet; `feldman estimate done` makes it",
+        without("done/memorization.parquet"),
+    ),
+    case("no pairs yet", "pairs done", "has no influence.parquet yet", without("done/influence.parquet")),
+    case(
+        "table that is none",
+        "pairs done",
+        "influence.parquet cannot be read",
+        content("done/influence.parquet", b"PAR1"),
+    ),
+    case("unknown class", "memorized done --label 3", "--label is the number of a class, 0 .. 2; found 3"),
+    case("unknown training example", "pairs done --train 60", "--train is an example's index, 0 .. 59; found 60"),
+    case("unknown test example", "pairs done --test -1", "--test is an example's index, 0 .. 29; found -1"),
+    case("below the table", "pairs done --min-influence 0.1", "make it anew: feldman estimate RUN --min-influence 0.1"),
+    case("no rows", "memorized done --top 0", "Invalid value for '--top'"),
+    case("influence out of range", "estimate done --min-influence 1.5", "Invalid value for '--min-influence'"),
+    case("influence that is no number", "estimate done --min-influence nan", "--min-influence"),
+    case("memorization that is no number", "pairs done --min-memorization nan", "--min-memorization"),
+    case("text for a number", "pairs done --top many", "Invalid value for '--top'"),
+    case("unknown option", "status done --jsn", "No such option: --jsn"),
+    case("unknown command", "memorised done", "No such command 'memorised'"),
+    case("no run at all", "status", "Missing argument 'RUN'"),
+    case("an argument too many", "status done new", "unexpected extra argument"),
+]
+
+CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *QUESTIONS]

@@ -1,0 +1,129 @@
+"""How a folder with a good experiment and a finished run of it goes bad: set-ups for the table of bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from tests.conftest import small_arrays
+
+Setup = Callable[[Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One case. The folder holds `data.npz`, a good `experiment.toml` of it, and `done`, a finished run of that."""
+
+    name: str
+    command: str
+    says: str
+    code: int = 2
+    setup: Setup = field(default=lambda folder: None)
+    unprivileged: bool = False
+
+
+def toml(text: str | bytes) -> Setup:
+    content = text.encode() if isinstance(text, str) else text
+    return lambda folder: _write(folder / "experiment.toml", content)
+
+
+def edited(old: str, new: str) -> Setup:
+    """Change the good experiment."""
+
+    def setup(folder: Path) -> None:
+        file = folder / "experiment.toml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    return setup
+
+
+def arrays(**changes: Any) -> Setup:
+    def setup(folder: Path) -> None:
+        kept = {name: array for name, array in (small_arrays() | changes).items() if array is not None}
+        (folder / "data.npz").unlink()
+        np.savez(folder / "data.npz", **kept)
+
+    return setup
+
+
+def cut_data(folder: Path) -> None:
+    content = (folder / "data.npz").read_bytes()
+    _write(folder / "data.npz", content[: len(content) // 2])
+
+
+def attributes(**changes: Any) -> Setup:
+    """Change attributes of the finished run's store."""
+
+    def setup(folder: Path) -> None:
+        file = folder / "done" / "trials.zarr" / "zarr.json"
+        document = json.loads(file.read_text())
+        document["attributes"] = {
+            key: value for key, value in (document["attributes"] | changes).items() if value is not None
+        }
+        _write(file, json.dumps(document).encode())
+
+    return setup
+
+
+def content(path: str, data: bytes) -> Setup:
+    return lambda folder: _write(folder / path, data)
+
+
+def without(path: str) -> Setup:
+    def setup(folder: Path) -> None:
+        target = folder / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return setup
+
+
+def foreign_group(folder: Path) -> None:
+    zarr.create_group(folder / "other" / "trials.zarr", zarr_format=3, attributes={"title": "rain"})
+
+
+def foreign_array(folder: Path) -> None:
+    zarr.create_array(folder / "other" / "trials.zarr", shape=(3,), dtype="int8", zarr_format=3)
+
+
+def damaged_chunk(folder: Path) -> None:
+    chunk = folder / "done" / "trials.zarr" / "test_correct" / "c" / "1" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    _write(chunk, bytes(data))
+
+
+def truncated_images(folder: Path) -> None:
+    _write(folder / "mnist.toml", b'[dataset]\nname = "mnist"\nroot = "."\n')
+    _write(folder / "train-images-idx3-ubyte", b"\0\0\x08\x03")
+
+
+def mode(path: str, bits: int) -> Setup:
+    return lambda folder: (folder / path).chmod(bits)
+
+
+def read_only_folder(folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0o555)
+
+
+def link_loop(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be a link to a file that others share
+    path.write_bytes(data)
+
+
+def data_in_a_loop(folder: Path) -> None:
+    link_loop(folder)
+    edited("data.npz", "loop")(folder)

@@ -1,0 +1,298 @@
+"""The experiment: TOML in and out, the fingerprint, overrides, and what a bad file is told."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from pydantic import BaseModel, ValidationError
+
+from feldman.errors import ExperimentError
+from feldman.experiment import (
+    CnnLearner,
+    CustomLearner,
+    DatasetSection,
+    ExecutionSection,
+    Experiment,
+    LinearLearner,
+    MlpLearner,
+    SubsetsSection,
+    TrainingSection,
+    differing_fields,
+)
+from feldman.experiment_files import experiment_from_document, experiment_to_toml, load_experiment, preset_names
+from tests.strategies import documents
+
+BASE: dict[str, Any] = {
+    "dataset": {"name": "a:b", "root": "r", "path": "p", "num_train": 10, "num_test": 5, "parameters": {"k": 1}},
+    "learner": {"name": "mlp", "hidden": [8], "vectorize": "auto"},
+    "training": {
+        "epochs": 3, "batch_size": 4, "learning_rate": 0.5, "momentum": 0.5, "weight_decay": 0.1, "nesterov": False,
+        "schedule": "constant",
+    },
+    "subsets": {"num_trials": 7, "subset_ratio": 0.5, "seed": 1, "block_size": 2},
+    "execution": {
+        "executor": "ray", "num_workers": 1, "cpus_per_block": 1, "gpus_per_block": 0.0, "device": "cpu",
+        "max_attempts": 3,
+    },
+}  # fmt: skip
+
+DECISIVE: dict[str, Any] = {
+    "dataset.name": "a:c",
+    "dataset.num_train": 11,
+    "dataset.num_test": 6,
+    "dataset.parameters": {"k": 2},
+    "learner.name": "linear",
+    "learner.hidden": [8, 8],
+    "learner.vectorize": False,
+    "training.epochs": 4,
+    "training.batch_size": 5,
+    "training.learning_rate": 0.25,
+    "training.momentum": 0.25,
+    "training.weight_decay": 0.2,
+    "training.nesterov": True,
+    "training.schedule": "cosine",
+    "subsets.subset_ratio": 0.25,
+    "subsets.seed": 2,
+}
+"""Another value of each field that decides what is estimated."""
+
+INDIFFERENT: dict[str, Any] = {
+    "dataset.root": "elsewhere",
+    "dataset.path": "elsewhere",
+    "subsets.num_trials": 8,
+    "subsets.block_size": 3,
+    "execution.executor": "in-process",
+    "execution.num_workers": 2,
+    "execution.cpus_per_block": 2,
+    "execution.gpus_per_block": 0.5,
+    "execution.device": "cuda",
+    "execution.max_attempts": 4,
+}
+
+
+def changed(key: str, value: Any) -> Experiment:
+    section, field = key.split(".")
+    document = {**BASE, section: {**BASE[section], field: value}}
+    if key == "learner.name":
+        document["learner"] = {"name": value}
+    return Experiment.model_validate(document)
+
+
+def refusal(document: dict[str, Any]) -> str:
+    with pytest.raises(ExperimentError) as caught:
+        experiment_from_document(document, "x.toml")
+    return str(caught.value)
+
+
+@given(documents)
+def test_an_experiment_written_as_toml_reads_back_equal(document: dict[str, Any]) -> None:
+    experiment = Experiment.model_validate(document)
+    read = Experiment.model_validate(tomllib.loads(experiment_to_toml(experiment)))
+    assert read == experiment
+    assert read.fingerprint == experiment.fingerprint
+    assert experiment_to_toml(read) == experiment_to_toml(experiment)
+
+
+@given(documents)
+def test_an_experiment_written_as_json_reads_back_equal(document: dict[str, Any]) -> None:
+    experiment = Experiment.model_validate(document)
+    assert Experiment.model_validate(experiment.model_dump(mode="json")) == experiment
+
+
+@pytest.mark.parametrize("key", DECISIVE)
+def test_the_fingerprint_changes_with_every_field_that_decides_the_estimate(key: str) -> None:
+    base, other = Experiment.model_validate(BASE), changed(key, DECISIVE[key])
+    assert other.fingerprint != base.fingerprint
+    assert any(line.startswith(key) for line in differing_fields(base, other))
+
+
+@pytest.mark.parametrize("key", INDIFFERENT)
+def test_the_fingerprint_ignores_how_and_how_long_and_from_where_it_is_executed(key: str) -> None:
+    base, other = Experiment.model_validate(BASE), changed(key, INDIFFERENT[key])
+    assert other != base
+    assert other.fingerprint == base.fingerprint
+    assert differing_fields(base, other) == []
+
+
+def test_every_field_either_decides_the_fingerprint_or_is_left_out_on_purpose() -> None:
+    sections: dict[str, type[BaseModel]] = {
+        "dataset": DatasetSection,
+        "learner": MlpLearner,
+        "training": TrainingSection,
+        "subsets": SubsetsSection,
+        "execution": ExecutionSection,
+    }
+    assert set(sections) == set(Experiment.model_fields)
+    fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
+    assert fields == set(DECISIVE) | set(INDIFFERENT)
+    assert not set(DECISIVE) & set(INDIFFERENT)
+
+
+def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
+    assert Experiment.model_validate(BASE).fingerprint == PINNED
+
+
+PINNED = "4f2fff6fe1016b5d949ff185d48838c895f3c03182569e2b1c8eac53e34e7690"
+
+
+def test_only_the_name_of_the_data_set_has_no_default() -> None:
+    experiment = Experiment.model_validate({"dataset": {"name": "digits"}})
+    assert experiment.learner == MlpLearner(name="mlp", hidden=[128])
+    assert (experiment.subsets.num_trials, experiment.subsets.subset_ratio) == (2000, 0.7)
+    assert "dataset: is missing" in refusal({})
+    assert "dataset.name: is missing" in refusal({"dataset": {}})
+
+
+def test_an_experiment_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(Experiment.model_validate(BASE).dataset, "name", "other")  # noqa: B010 - mypy refuses it, too
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_writes_back_equal(name: str) -> None:
+    experiment = load_experiment(name)
+    assert Experiment.model_validate(tomllib.loads(experiment_to_toml(experiment))) == experiment
+    assert experiment.subsets.subset_ratio == 0.7
+
+
+def test_the_presets_are_those_that_the_documentation_names() -> None:
+    assert {"digits", "fashion-mnist"} <= set(preset_names())
+
+
+def sections_and_keys() -> Iterator[tuple[str, str, type[BaseModel]]]:
+    models: dict[str, type[BaseModel]] = {
+        "dataset": DatasetSection,
+        "training": TrainingSection,
+        "subsets": SubsetsSection,
+        "execution": ExecutionSection,
+    }
+    for section, model in models.items():
+        for key in model.model_fields:
+            yield section, key, model
+
+
+@pytest.mark.parametrize(("section", "key", "model"), list(sections_and_keys()))
+def test_unknown_key_is_refused_with_the_closest_valid_one(section: str, key: str, model: type[BaseModel]) -> None:
+    typo = key + "x"
+    message = refusal({**BASE, section: {**BASE[section], typo: 1}})
+    assert f"{section}.{typo}: is not a key (did you mean '{key}'?)" in message
+    assert f"valid keys: {', '.join(model.model_fields)}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "typo", "key", "model"),
+    [
+        ("linear", "vectorise", "vectorize", LinearLearner),
+        ("mlp", "hiden", "hidden", MlpLearner),
+        ("cnn", "channel", "channels", CnnLearner),
+        ("my.module:learner", "parameter", "parameters", CustomLearner),
+    ],
+)
+def test_unknown_key_of_a_learner_is_refused_with_those_of_that_very_learner(
+    name: str, typo: str, key: str, model: type[BaseModel]
+) -> None:
+    message = refusal({**BASE, "learner": {"name": name, typo: 1}})
+    assert f"learner.{typo}: is not a key (did you mean '{key}'?)" in message
+    assert f"valid keys: {', '.join(model.model_fields)}" in message
+
+
+@pytest.mark.parametrize("word", ["linear", "mlp", "cnn", "custom", "bool"])
+def test_an_unknown_key_is_named_also_where_it_is_called_like_a_learner(word: str) -> None:
+    assert f"  {word}: is not a key" in refusal({**BASE, word: {}})
+    assert f"  training.{word}: is not a key" in refusal({**BASE, "training": {word: 1}})
+    assert f"  learner.{word}: is not a key" in refusal({**BASE, "learner": {"name": "mlp", word: 1}})
+
+
+def test_unknown_section_is_refused_with_the_closest_valid_one() -> None:
+    message = refusal({**BASE, "trainings": {}})
+    assert "trainings: is not a key (did you mean 'training'?)" in message
+    assert "valid keys: dataset, learner, training, subsets, execution" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("training", "epochs", 0, "must be greater than or equal to 1; found 0"),
+        ("training", "epochs", 2.0, "must be a valid integer; found 2.0"),
+        ("training", "epochs", "2", "must be a valid integer; found '2'"),
+        ("training", "epochs", True, "must be a valid integer; found True"),
+        ("training", "learning_rate", 0, "must be greater than 0; found 0"),
+        ("training", "learning_rate", float("inf"), "must be a finite number; found inf"),
+        ("training", "learning_rate", float("nan"), "must be"),
+        ("training", "momentum", 1.0, "must be less than 1; found 1.0"),
+        ("training", "nesterov", 1, "must be a valid boolean; found 1"),
+        ("training", "schedule", "step", "must be 'constant', 'linear' or 'cosine'; found 'step'"),
+        ("subsets", "num_trials", -1, "must be greater than or equal to 1; found -1"),
+        ("subsets", "num_trials", 10**9, "must be less than or equal to 10000000; found 1000000000"),
+        ("subsets", "subset_ratio", 1, "must be less than 1; found 1"),
+        ("subsets", "subset_ratio", [0.5], "must be a valid number; found [0.5]"),
+        ("subsets", "seed", 2**63, "must be less than"),
+        ("subsets", "block_size", 65537, "must be less than or equal to 65536; found 65537"),
+        ("execution", "executor", "dask", "must be 'ray' or 'in-process'; found 'dask'"),
+        ("execution", "device", "gpu", "found 'gpu'"),
+        ("dataset", "name", 3, "must be a valid string; found 3"),
+        ("dataset", "num_train", 1, "must be greater than or equal to 2; found 1"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_was_found_and_what_is_allowed(
+    section: str, key: str, value: Any, told: str
+) -> None:
+    message = refusal({**BASE, section: {**BASE[section], key: value}})
+    assert message.startswith("x.toml does not describe an experiment:\n  ")
+    assert f"  {section}.{key}: " in message
+    assert told in message
+    assert "pydantic" not in message
+
+
+def test_a_bad_entry_of_a_list_is_named_by_its_place() -> None:
+    assert "learner.hidden.1: must be greater than or equal to 1; found 0" in refusal(
+        {**BASE, "learner": {"name": "mlp", "hidden": [8, 0]}}
+    )
+
+
+def test_a_wrong_vectorize_is_told_of_once_for_each_kind_it_may_be() -> None:
+    message = refusal({**BASE, "learner": {"name": "mlp", "vectorize": "yes"}})
+    assert all(line.startswith("  learner.vectorize: must be ") for line in message.splitlines()[1:])
+
+
+@pytest.mark.parametrize("value", [3, [], "digits", True])
+def test_a_section_that_is_a_value_is_refused_by_its_name(value: Any) -> None:
+    for section in BASE:
+        message = refusal({**BASE, section: value})
+        assert f"  {section}: " in message
+        assert "discriminator" not in message
+        assert repr(value) in message
+
+
+def test_a_parameter_that_no_function_could_be_given_is_named_once() -> None:
+    message = refusal({**BASE, "learner": {"name": "a:b", "parameters": {"k": {"deep": 1}}}})
+    assert message.splitlines()[1:] == [
+        "  learner.parameters.k: must be true or false, a number, a text, or a list of these; found {'deep': 1}"
+    ]
+
+
+@pytest.mark.parametrize("name", [3, ["mlp"], True, "", ":", "a:", "a b:c", "mlp:"])
+def test_a_learner_whose_name_is_no_name_is_refused(name: Any) -> None:
+    message = refusal({**BASE, "learner": {"name": name}})
+    assert "  learner" in message
+    assert "discriminator" not in message
+
+
+def test_an_unknown_learner_is_refused_with_the_closest_and_all_valid_ones() -> None:
+    message = refusal({**BASE, "learner": {"name": "linar"}})
+    assert (
+        "there is no learner 'linar' (did you mean 'linear'?); choose one of linear, mlp, cnn, or your own" in message
+    )
+
+
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    message = refusal({"dataset": {}, "training": {"epochs": 0}, "subset": {}})
+    assert len(message.splitlines()) == 4
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    assert "nesterov = true needs momentum > 0" in refusal({**BASE, "training": {"nesterov": True, "momentum": 0.0}})

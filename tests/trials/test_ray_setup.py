@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from feldman.data.dataset import Dataset
+from feldman.data.digits import load_digits
+from feldman.errors import FeldmanError, InputError
+from feldman.experiment import Experiment
+from feldman.trials.executor import Task
+from feldman.trials.loop import run_blocks
+from feldman.trials.ray_executor import RayExecutor
+from feldman.trials.task import prepare_block_task
+from tests.conftest import cli_environment
+from tests.runs import FeldmanProcess, event_names, wait_until, write_experiment
+from tests.trials.scripts import Script, prepare_scripted
+
+pytestmark = pytest.mark.ray
+
+
+def failing_setup(shared: Any) -> Task:
+    raise RuntimeError("the set-up fails as scripted")
+
+
+def dying_setup(shared: Any) -> Task:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (failing_setup, "no worker could be set up: RuntimeError: the set-up fails as scripted"),
+        (dying_setup, "no worker could be set up: Actor(Died|Unavailable)Error: .*"),
+    ],
+)
+def test_a_set_up_that_fails_is_one_clear_error(prepare: Any, message: str, ray_address: str) -> None:
+    with (
+        pytest.raises(FeldmanError, match=f"^{message}$"),
+        RayExecutor(prepare, None, address=ray_address, num_workers=2) as executor,
+    ):
+        run_blocks(range(3), executor, lambda block, result: None, max_attempts=3)
+
+
+def test_a_block_that_takes_more_than_the_cluster_has_is_bad_input(ray_address: str) -> None:
+    with pytest.raises(FeldmanError, match=r"a block takes 64 CPUs and 0 GPUs .* the cluster has 2 CPUs and 0 GPUs"):
+        RayExecutor(prepare_scripted, "", address=ray_address, cpus_per_block=64)
+
+
+def test_an_executor_can_be_closed_with_blocks_in_flight_and_another_one_be_made(
+    ray_address: str, tmp_path: Path
+) -> None:
+    script = Script(tmp_path)
+    script.start({0: ["wait"]})
+    with RayExecutor(prepare_scripted, str(tmp_path), address=ray_address) as executor:
+        wait_until(lambda: executor.wait(0.1) or executor.num_free > 0, "a worker joins")
+        executor.submit(0)
+        wait_until(lambda: script.num_running() == 1, "the block is at work")
+        (worker,) = script.pids(0)
+    wait_until(lambda: not psutil.pid_exists(worker), "its worker is gone")
+    with RayExecutor(prepare_scripted, str(tmp_path), address=ray_address) as executor:
+        assert run_blocks([1], executor, lambda block, result: None, max_attempts=1).committed == [1]
+
+
+def test_a_process_that_uses_ray_already_is_told_so(ray_address: str) -> None:
+    with (
+        RayExecutor(prepare_scripted, "", address=ray_address, num_workers=1),
+        pytest.raises(InputError, match="already in use in this process"),
+    ):
+        RayExecutor(prepare_scripted, "", address=ray_address)
+
+
+def test_an_address_where_no_cluster_answers_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        RayExecutor(prepare_scripted, "", address="127.0.0.1:1")
+
+
+def _digests(dataset: Dataset) -> dict[str, str]:
+    arrays = {name: getattr(dataset, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+
+
+def prepare_probe(experiment: Experiment, shared: Dataset) -> Task:
+    """Make a task that trains for real and tells what the worker sees of the data before and after."""
+    train = prepare_block_task(experiment, (), shared)
+
+    def probe(block: int) -> dict[str, Any]:
+        before = _digests(shared)
+        train(block)
+        x = shared.x_train
+        return {
+            "before": before,
+            "after": _digests(shared),
+            "writeable": [getattr(shared, name).flags.writeable for name in before],
+            "owndata": [getattr(shared, name).flags.owndata for name in before],
+            "segment": _mapped_file(x.__array_interface__["data"][0]),
+            "pid": os.getpid(),
+        }
+
+    return probe
+
+
+def _mapped_file(address: int) -> str:
+    """The file that backs an address of this process, by /proc; empty for memory of its own."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        bounds, _, _, _, _, *file = line.split(maxsplit=5)
+        low, high = (int(bound, 16) for bound in bounds.split("-"))
+        if low <= address < high:
+            return file[0] if file else ""
+    return ""
+
+
+def test_workers_share_the_data_without_a_copy_and_training_does_not_change_it(ray_address: str) -> None:
+    dataset = load_digits()
+    experiment = Experiment.model_validate(
+        {"dataset": {"name": "digits"}, "training": {"epochs": 1}, "subsets": {"num_trials": 8, "block_size": 2}}
+    )
+    seen: dict[int, dict[str, Any]] = {}
+    with RayExecutor(partial(prepare_probe, experiment), dataset, address=ray_address) as executor:
+        report = run_blocks(range(4), executor, seen.__setitem__, max_attempts=1)
+    assert sorted(report.committed) == list(range(4)), report.set_aside
+    for told in seen.values():
+        assert told["before"] == told["after"] == _digests(dataset)
+        assert told["writeable"] == [False] * 4
+        assert told["owndata"] == [False] * 4
+        assert "plasma" in told["segment"], "the data is in Ray's shared memory, not in the worker's own"
+
+
+def test_a_ray_that_feldman_starts_listens_on_loopback_only(tmp_path: Path) -> None:
+    experiment = write_experiment(tmp_path, sleep_seconds=0.5)
+    run = tmp_path / "run"
+    # As on a user's machine: none of the settings that the tests' own cluster needs.
+    env = {name: value for name, value in cli_environment().items() if not name.startswith("RAY_")}
+    env["HOME"] = str(tmp_path)
+    with FeldmanProcess(tmp_path, "run", experiment, "-o", run, "--set", "execution.executor=ray", env=env) as process:
+        wait_until(lambda: "block_committed" in event_names(run) or not process.running, "a block is committed")
+        assert process.running, process.ended().stderr
+        listening = _open_sockets(process.pid)
+    assert len(listening) >= 3, "Ray's own servers are among them"
+    assert [(name, ip) for name, ip in listening if not _is_loopback(ip)] == []
+
+
+def _open_sockets(pid: int) -> list[tuple[str, str]]:
+    """The local address of every listening TCP and every unconnected UDP socket of a process tree."""
+    found: list[tuple[str, str]] = []
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            connections = process.net_connections(kind="inet")
+        except psutil.NoSuchProcess:
+            continue
+        servers = (
+            connection
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN
+            or (connection.type.name == "SOCK_DGRAM" and not connection.raddr)
+        )
+        found += [(f"{process.name()} {process.pid}", connection.laddr.ip) for connection in servers]
+    return found
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped.is_loopback  # how an IPv4 listener shows on a socket of both families
+    return found.is_loopback
