@@ -168,7 +168,7 @@ def _work(
         except KeyboardInterrupt:
             report = LoopReport(stopped=True)
         train_wall_seconds = time.monotonic() - train_started
-        if report.stopped and not report.set_aside:
+        if report.stopped and not report.hopeless:
             events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
             raise InterruptedRunError(_interrupted_message(store))
         _estimate(paths, store, events, tell)
@@ -224,7 +224,7 @@ def _interrupted_message(store: TrialStore) -> str:
 
 def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, experiment: Experiment) -> str:
     block, error = next(iter(report.set_aside.items()))
-    stopped = "; none succeeded, so the others were not tried" if report.stopped else ""
+    stopped = "; none succeeded, so the others were not tried" if report.hopeless else ""
     return (
         f"{len(report.set_aside)} block(s) failed {experiment.execution.max_attempts} times each, {num_pending} are pending"
         f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: feldman resume {paths.root}"

@@ -85,7 +85,7 @@ def write_experiment(folder: Path, sleep_seconds: float = 0.0, **subsets: int) -
     plan = {"num_trials": 40, "block_size": 8, "seed": 7, **subsets}
     lines = [
         '[dataset]\nname = "arrays"\npath = "data.npz"',
-        '[learner]\nname = "tests.learners:nearest_centroid"',
+        '[learner]\nname = "tests.trials.scripts:logged_centroid"',
         f'[learner.parameters]\nlog = "{folder / "calls.txt"}"\nsleep_seconds = {sleep_seconds}',
         "[subsets]",
         *(f"{name} = {value}" for name, value in plan.items()),

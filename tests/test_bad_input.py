@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,8 +71,9 @@ def unprivileged(needed: bool) -> Iterator[None]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 def test_bad_input_is_one_clear_message_and_leaves_everything_as_it_was(
-    case: Case, folder: Path, capsys: pytest.CaptureFixture[str]
+    case: Case, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python's own writing, next to a module of the user's
     case.setup(folder)
     before = snapshot(folder)
     with unprivileged(case.unprivileged):

@@ -9,12 +9,12 @@ from typing import Any
 
 from feldman.cli.output import print_json, print_rows, rows_of
 from feldman.cli.progress import ProgressDisplay
-from feldman.errors import CorruptStoreError, ExperimentError, listed, suggestion
+from feldman.errors import ExperimentError, listed, suggestion
 from feldman.experiment_files import preset_names, preset_text
 from feldman.results.queries import most_memorized, top_pairs
 from feldman.results.run import RunStatus, open_run
 from feldman.results.tables import TableFacts, read_table, write_estimates
-from feldman.trials.integrity import find_damage
+from feldman.trials.integrity import find_damage, refuse_damage
 from feldman.trials.rundir import RunPaths, run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
@@ -75,7 +75,7 @@ def verify_run(path: str, as_json: bool) -> None:
             display(Progress(stage="checking", done=done, total=store.num_trials_in(blocks)))
 
         damage = find_damage(store, on_block=count)
-    num_damaged = len({found.block for found in damage})
+    num_damaged = len({found.block for found in damage if found.block is not None})
     if as_json:
         print_json(
             {
@@ -87,11 +87,8 @@ def verify_run(path: str, as_json: bool) -> None:
         )
     else:
         for found in damage:
-            print(f"block {found.block}: {found.problem}")
-    if damage:
-        raise CorruptStoreError(
-            f"{num_damaged} of {len(blocks)} committed blocks are damaged; `feldman resume {path}` mends them"
-        )
+            print("labels" if found.block is None else f"block {found.block}", found.problem, sep=": ")
+    refuse_damage(store, damage)
     if not as_json:
         print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, every subset as planned")
 

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from feldman.errors import RunDirectoryError
-from feldman.trials.integrity import Damage, refuse_damage
-from feldman.trials.layout import BIT_ARRAYS
+from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.store import TrialStore
 
 __all__ = ["TrialBits", "read_bits"]
@@ -41,7 +40,7 @@ class TrialBits:
 def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block: None) -> TrialBits:
     """Read the bits of all committed blocks: 1 byte a bit, num_trials x (2 num_train + num_test) bytes in all.
 
-    Every chunk's presence and checksum are compared on the way.
+    Every block is compared with its checksums and the plan on the way.
 
     Raises
     ------
@@ -58,15 +57,14 @@ def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block:
     num_trials = store.num_trials_in(blocks)
     widths = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}
     bits = {name: np.empty((num_trials, width), dtype=bool) for name, width in widths.items()}
-    damage: list[Damage] = []
-    row = 0
+    damage, row = find_small_damage(store), 0
     for block in blocks:
+        arrays, found = read_checked(store, block)
+        damage += found
         stop = row + len(store.experiment.subsets.block_trials(block))
-        for name in BIT_ARRAYS:
-            try:
-                bits[name][row:stop] = store.read(name, block)
-            except ValueError as error:
-                damage.append(Damage(block=block, array=name, problem=str(error)))
+        if not found:
+            for name, array in bits.items():
+                array[row:stop] = arrays[name]
         row = stop
         on_block(block)
     refuse_damage(store, damage)
@@ -81,10 +79,5 @@ def labels_of(store: TrialStore) -> tuple[Integer[np.ndarray, " train"], Integer
     CorruptStoreError
         If they cannot be read.
     """
-    labels = []
-    for part in ("train", "test"):
-        try:
-            labels.append(store.labels(part))
-        except (ValueError, RuntimeError) as error:
-            refuse_damage(store, [Damage(block=-1, array=f"{part}_label", problem=f"{part}_label: {error}")])
-    return labels[0], labels[1]
+    refuse_damage(store, find_small_damage(store))
+    return store.labels("train"), store.labels("test")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feldman.errors import CorruptStoreError
 from feldman.trials.layout import BLOCK_ARRAYS
@@ -13,36 +15,29 @@ from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.store import TrialStore
 from feldman.trials.task import subset_accuracy
 
-__all__ = ["Damage", "find_damage", "refuse_damage"]
+__all__ = ["Damage", "damage_in_words", "find_damage", "find_small_damage", "read_checked", "refuse_damage"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One thing that is wrong with a committed block."""
+    """One thing that is wrong with a committed block, or, where ``block`` is None, with the labels."""
 
-    block: int
+    block: int | None
     array: str
     problem: str
 
-    def as_json(self) -> dict[str, str | int]:
+    def as_json(self) -> dict[str, str | int | None]:
         """Return the record as an object for ``--json``."""
         return asdict(self)
 
 
-def find_damage(
-    store: TrialStore,
-    *,
-    against_plan: bool = True,
-    on_block: Callable[[int], None] = lambda block: None,
-) -> list[Damage]:
-    """Read every committed block, compare its checksums, and compare it with the plan.
+def find_damage(store: TrialStore, on_block: Callable[[int], None] = lambda block: None) -> list[Damage]:
+    """Look at the labels, the markers and every committed block; see `read_checked`.
 
     Parameters
     ----------
     store
         An open store.
-    against_plan
-        Also draw each subset and seed again from (seed, trial), and recompute the accuracies from the bits.
     on_block
         Told each block that has been looked at, for a progress bar.
 
@@ -51,14 +46,47 @@ def find_damage(
     list of Damage
         Empty if all is well.
     """
-    damage = [
-        Damage(block=block, array="committed", problem=f"the marker of block {block} cannot be decoded")
-        for block in store.unreadable_markers()
-    ]
+    damage = find_small_damage(store)
     for block in store.committed_blocks():
-        damage += _block_damage(store, block, against_plan)
+        damage += read_checked(store, block)[1]
         on_block(block)
     return damage
+
+
+def find_small_damage(store: TrialStore) -> list[Damage]:
+    """Look at what is not a block's own: labels and commit markers."""
+    damage = []
+    for part in ("train", "test"):
+        try:
+            store.labels(part)
+        except (ValueError, RuntimeError) as error:
+            damage.append(Damage(block=None, array=f"{part}_label", problem=f"{part}_label: {error}"))
+    for block in store.unreadable_markers():
+        problem = f"the marker of block {block} cannot be decoded"
+        damage.append(Damage(block=block, array="committed", problem=problem))
+    return damage
+
+
+def read_checked(store: TrialStore, block: int) -> tuple[dict[str, NDArray[Any]], list[Damage]]:
+    """Read all arrays of a block, its checksums compared; compare it with the plan and with itself.
+
+    Subsets and seeds are drawn again from (seed, trial), accuracies recomputed from the bits: a chunk that belongs to another
+    block has a valid checksum too.
+
+    Returns
+    -------
+    arrays
+        By name; incomplete if any could not be read.
+    damage
+        What is wrong; empty if all is well.
+    """
+    damage, arrays = [], {}
+    for name in BLOCK_ARRAYS:
+        try:
+            arrays[name] = store.read(name, block)
+        except ValueError as error:
+            damage.append(Damage(block=block, array=name, problem=str(error)))
+    return arrays, damage or _differences(store, block, arrays)
 
 
 def refuse_damage(store: TrialStore, damage: list[Damage]) -> None:
@@ -70,23 +98,23 @@ def refuse_damage(store: TrialStore, damage: list[Damage]) -> None:
         Naming the first blocks, and how to mend them.
     """
     if damage:
-        blocks = sorted({found.block for found in damage})
-        shown = ", ".join(map(str, blocks[:10])) + (", ..." if len(blocks) > 10 else "")
         raise CorruptStoreError(
-            f"{len(blocks)} committed block(s) of {store.path} are damaged (blocks {shown}; first: {damage[0].problem}); "
-            f"`feldman resume {store.path.parent}` trains them again"
+            f"{store.path} is damaged ({damage_in_words(damage)}; first: {damage[0].problem}); "
+            f"`feldman resume {store.path.parent}` mends it, and trains damaged blocks again"
         )
 
 
-def _block_damage(store: TrialStore, block: int, against_plan: bool) -> list[Damage]:
-    damage, arrays = [], {}
-    for name in BLOCK_ARRAYS:
-        try:
-            arrays[name] = store.read(name, block)
-        except ValueError as error:
-            damage.append(Damage(block=block, array=name, problem=str(error)))
-    if damage or not against_plan:
-        return damage
+def damage_in_words(damage: list[Damage]) -> str:
+    """Say how much is damaged: ``"2 blocks: 3, 17"``, ``"labels"``."""
+    blocks = sorted({found.block for found in damage if found.block is not None})
+    parts = ["labels"] if any(found.block is None for found in damage) else []
+    if blocks:
+        shown = ", ".join(map(str, blocks[:10])) + (", ..." if len(blocks) > 10 else "")
+        parts.append(f"{len(blocks)} block{'s' if len(blocks) > 1 else ''}: {shown}")
+    return " and ".join(parts)
+
+
+def _differences(store: TrialStore, block: int, arrays: dict[str, NDArray[Any]]) -> list[Damage]:
     subsets = store.experiment.subsets
     trials = subsets.block_trials(block)
     masks = arrays["subset_mask"]

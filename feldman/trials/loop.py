@@ -29,12 +29,15 @@ class LoopReport:
     set_aside
         The last error of each block that failed as often as it may.
     stopped
-        Whether it was asked to stop before all blocks had been tried.
+        Whether it ended before all blocks had been tried.
+    hopeless
+        Whether that was because none succeeded.
     """
 
     committed: list[int] = field(default_factory=list)
     set_aside: dict[int, str] = field(default_factory=dict)
     stopped: bool = False
+    hopeless: bool = False
 
 
 def run_blocks(
@@ -85,7 +88,8 @@ def run_blocks(
             report.set_aside[outcome.block] = outcome.error
 
     while (waiting or in_flight) and not report.stopped:
-        report.stopped = should_stop() or (not report.committed and len(report.set_aside) >= _HOPELESS_BLOCKS)
+        report.hopeless = not report.committed and len(report.set_aside) >= _HOPELESS_BLOCKS
+        report.stopped = report.hopeless or should_stop()
         while waiting and executor.num_free > 0 and not report.stopped:
             block = waiting.popleft()
             in_flight.add(block)

@@ -197,7 +197,8 @@ def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallbac
 
     damaged: dict[int, str] = {}
     for found in find_damage(store, on_block=count):
-        damaged.setdefault(found.block, found.problem)
+        if found.block is not None:  # labels have been restored
+            damaged.setdefault(found.block, found.problem)
     for block, problem in damaged.items():
         store.withdraw_block(block)
         events.write("block_withdrawn", {"block": block, "problem": problem})

@@ -114,7 +114,7 @@ def test_verify_is_one_document_also_where_it_finds_damage(feldman: Commands, do
     answer = feldman("verify", str(done), "--json")
     found = json.loads(answer.out)
     assert answer.code == 1
-    assert "1 of 5 committed blocks are damaged; `feldman resume" in answer.err
+    assert "is damaged (1 block: 2; first: " in answer.err
     assert found["num_damaged_blocks"] == 1
     assert [(damage["block"], damage["array"]) for damage in found["damage"]] == [(2, "test_correct")]
     assert "chunk test_correct/c/2/0 is missing" in found["damage"][0]["problem"]

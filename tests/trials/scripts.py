@@ -19,7 +19,7 @@ from feldman.trials.executor import Task
 from feldman.trials.plan import trial_seeds
 from tests.learners import Bits, nearest_centroid
 
-__all__ = ["Script", "fails_in_one_block", "prepare_scripted"]
+__all__ = ["Script", "fails_in_one_block", "logged_centroid", "prepare_scripted"]
 
 
 class Script:
@@ -101,10 +101,19 @@ class UnsendableError(Exception):
         super().__init__(f"block {block} {what}")
 
 
+def logged_centroid(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Add a line to the file ``log``, then sleep and learn: what is killed in its sleep has been counted."""
+    with Path(str(parameters["log"])).open("a") as file:
+        file.write(f"{os.getpid()} {len(masks)}\n")
+    return nearest_centroid(dataset, masks, seeds, {"sleep_seconds": parameters["sleep_seconds"]})
+
+
 def fails_in_one_block(
     dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
 ) -> tuple[Bits, Bits]:
     """A learner that fails in the first block of an experiment with seed 7, always."""
     if seeds[0] == trial_seeds(7, range(1))[0]:
         raise ScriptedError("the first block fails as scripted")
-    return nearest_centroid(dataset, masks, seeds, parameters)
+    return logged_centroid(dataset, masks, seeds, parameters)

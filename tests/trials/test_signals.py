@@ -99,7 +99,9 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
 
 def test_a_signal_after_blocks_were_set_aside_is_still_an_interruption(tmp_path: Path) -> None:
     experiment = write_experiment(tmp_path, sleep_seconds=0.2)
-    text = experiment.read_text().replace("tests.learners:nearest_centroid", "tests.trials.scripts:fails_in_one_block")
+    text = experiment.read_text().replace(
+        "tests.trials.scripts:logged_centroid", "tests.trials.scripts:fails_in_one_block"
+    )
     experiment.write_text(text)
     with FeldmanProcess(tmp_path, "run", experiment, "-o", "run", "--set", "execution.max_attempts=1") as process:
         wait_until(lambda: _training(process, tmp_path), "the first block is set aside and the second committed")
