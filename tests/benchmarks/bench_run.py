@@ -85,7 +85,7 @@ def main() -> None:
 
 def limit(name: str, value: float, most: float, unit: str, n: int) -> Row:
     """A figure that must stay below a limit: the limit is its yardstick."""
-    return Row(name=name, value=value, unit=unit, yardstick=most, ratio=most / max(value, 1e-300), at_least=1, n=n)
+    return Row(name=name, value=value, unit=unit, yardstick=most, ratio=most / max(value, 1e-9 * most), at_least=1, n=n)
 
 
 def plain_trials_per_second() -> tuple[float, float]:
