@@ -18,8 +18,9 @@ from feldman.estimates.intervals import largest_stderr
 from feldman.experiment import Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
+from feldman.results.estimation import write_estimates
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import read_table, write_estimates
+from feldman.results.tables import read_table
 from feldman.trials.events import EventLog
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size

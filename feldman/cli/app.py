@@ -83,7 +83,7 @@ def status(run: RunArgument, json: JsonOption = False) -> None:
 @app.command()
 def verify(run: RunArgument, json: JsonOption = False) -> None:
     """Compare every committed block with its checksums and with the plan. Exit code 1 if anything is wrong."""
-    from feldman.cli.query_commands import verify_run
+    from feldman.cli.store_commands import verify_run
 
     verify_run(run, json)
 
@@ -98,7 +98,7 @@ def estimate(
     json: JsonOption = False,
 ) -> None:
     """Write memorization.parquet and influence.parquet from the trials committed so far; RUN may still be going."""
-    from feldman.cli.query_commands import estimate_run
+    from feldman.cli.store_commands import estimate_run
 
     estimate_run(run, min_influence, min_memorization, json)
 

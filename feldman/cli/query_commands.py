@@ -8,25 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from feldman.cli.output import print_json, print_rows, rows_of
-from feldman.cli.progress import ProgressDisplay
 from feldman.errors import ExperimentError, listed, suggestion
 from feldman.experiment_files import preset_names, preset_text
 from feldman.results.queries import most_memorized, top_pairs
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import TableFacts, read_table, write_estimates
-from feldman.trials.integrity import find_damage, refuse_damage
+from feldman.results.tables import TableFacts, read_table
 from feldman.trials.rundir import RunPaths, run_paths
-from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
 __all__ = [
     "PairFilter",
-    "estimate_run",
     "list_memorized",
     "list_pairs",
     "show_presets",
     "show_status",
-    "verify_run",
 ]
 
 
@@ -59,61 +54,6 @@ def show_status(path: str, as_json: bool) -> None:
     print(f"  tables         {_tables(status)}")
     if status.writer is None and not status.complete:
         print(f"  go on with     feldman resume {status.run}")
-
-
-def verify_run(path: str, as_json: bool) -> None:
-    """Print what is wrong with a run; raise if anything is."""
-    paths = run_paths(path)
-    store = TrialStore.open(paths.store)
-    blocks = store.committed_blocks()
-    done = 0
-    with ProgressDisplay() as display:
-
-        def count(block: int) -> None:
-            nonlocal done
-            done += len(store.experiment.subsets.block_trials(block))
-            display(Progress(stage="checking", done=done, total=store.num_trials_in(blocks)))
-
-        damage = find_damage(store, on_block=count)
-    num_damaged = len({found.block for found in damage if found.block is not None})
-    if as_json:
-        print_json(
-            {
-                "run": str(paths.root),
-                "num_committed_blocks": len(blocks),
-                "num_damaged_blocks": num_damaged,
-                "damage": [found.as_json() for found in damage],
-            }
-        )
-    else:
-        for found in damage:
-            print("labels" if found.block is None else f"block {found.block}", found.problem, sep=": ")
-    refuse_damage(store, damage)
-    if not as_json:
-        print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, every subset as planned")
-
-
-def estimate_run(path: str, min_influence: float, min_memorization: float, as_json: bool) -> None:
-    """Write the tables anew."""
-    paths = run_paths(path)
-    store = TrialStore.open(paths.store)
-    with ProgressDisplay() as display:
-        facts = write_estimates(
-            paths,
-            store,
-            min_influence=min_influence,
-            min_memorization=min_memorization,
-            on_progress=lambda stage, done, total: display(Progress(stage=stage, done=done, total=total)),
-        )
-    num_pairs = read_table(paths.influence, paths.root)[0].num_rows
-    if as_json:
-        document = {"run": str(paths.root), "num_pairs": num_pairs, **facts.__dict__}
-        print_json({**document, "memorization_path": str(paths.memorization), "influence_path": str(paths.influence)})
-        return
-    print(f"{paths.memorization}: {store.num_train:,} examples, from {_trials(facts, store)}")
-    print(
-        f"{paths.influence}: {num_pairs:,} pairs (influence >= {min_influence:g}, memorization >= {min_memorization:g})"
-    )
 
 
 def list_memorized(path: str, top: int, label: int | None, as_json: bool) -> None:

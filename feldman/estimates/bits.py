@@ -1,4 +1,4 @@
-"""The bits that estimates count, read from a store."""
+"""The bits that estimates count: one word for 64 trials, one row an example."""
 
 from __future__ import annotations
 
@@ -6,39 +6,58 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Integer, UInt64
+from numpy.typing import NDArray
 
 from feldman.errors import RunDirectoryError
+from feldman.estimates.kernel import LANES, WORD_BITS, WORDS_AT_ONCE, pack_rows
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.store import TrialStore
 
-__all__ = ["TrialBits", "read_bits"]
+__all__ = ["TrialBits", "in_lanes", "labels_of", "pack_trials", "read_bits"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialBits:
-    """Subsets and correctness of the trials that are committed.
+    """Subsets and correctness of the trials that are committed, packed.
+
+    Bit k of an example's row (bit ``k % 64`` of word ``k // 64``) belongs to the k-th of these trials; bits beyond the last
+    trial are 0.
 
     Attributes
     ----------
+    num_trials
+        How many trials.
     subset_mask, train_correct
-        bool [trial, train].
+        uint64 [train, word].
     test_correct
-        bool [trial, test].
+        uint64 [test, word].
     """
 
-    subset_mask: Bool[np.ndarray, "trial train"]
-    train_correct: Bool[np.ndarray, "trial train"]
-    test_correct: Bool[np.ndarray, "trial test"]
+    num_trials: int
+    subset_mask: UInt64[np.ndarray, "train word"]
+    train_correct: UInt64[np.ndarray, "train word"]
+    test_correct: UInt64[np.ndarray, "test word"]
 
-    @property
-    def num_trials(self) -> int:
-        """Number of trials that estimates are made from."""
-        return len(self.subset_mask)
+
+def pack_trials(
+    subset_mask: Bool[np.ndarray, "trial train"],
+    train_correct: Bool[np.ndarray, "trial train"],
+    test_correct: Bool[np.ndarray, "trial test"],
+) -> TrialBits:
+    """Pack trials that are in memory."""
+    packed = []
+    for rows in (subset_mask, train_correct, test_correct):
+        words = _no_words(rows.shape[1], len(rows))
+        pack_rows(rows, 0, words)
+        packed.append(words)
+    return TrialBits(
+        num_trials=len(subset_mask), subset_mask=packed[0], train_correct=packed[1], test_correct=packed[2]
+    )
 
 
 def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block: None) -> TrialBits:
-    """Read the bits of all committed blocks: 1 byte a bit, num_trials x (2 num_train + num_test) bytes in all.
+    """Read the bits of all committed blocks, a block at a time: (2 num_train + num_test) x num_trials / 8 bytes in all.
 
     Every block is compared with its checksums and the plan on the way.
 
@@ -55,20 +74,27 @@ def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block:
             f"'{store.path.parent}' has no committed trials yet; let it run on, or `feldman resume {store.path.parent}`"
         )
     num_trials = store.num_trials_in(blocks)
-    widths = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}
-    bits = {name: np.empty((num_trials, width), dtype=bool) for name, width in widths.items()}
-    damage, row = find_small_damage(store), 0
+    sizes = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}
+    words = {name: _no_words(size, num_trials) for name, size in sizes.items()}
+    damage, trial = find_small_damage(store), 0
     for block in blocks:
-        arrays, found = read_checked(store, block)
+        arrays, found = read_checked(store, block, every_trial=False)
         damage += found
-        stop = row + len(store.experiment.subsets.block_trials(block))
         if not found:
-            for name, array in bits.items():
-                array[row:stop] = arrays[name]
-        row = stop
+            for name, packed in words.items():
+                pack_rows(arrays[name], trial, packed)
+        trial += len(store.experiment.subsets.block_trials(block))
         on_block(block)
     refuse_damage(store, damage)
-    return TrialBits(**bits)
+    return TrialBits(num_trials=num_trials, **words)
+
+
+def in_lanes(words: UInt64[np.ndarray, "example word"]) -> UInt64[np.ndarray, "tile word lane"]:
+    """Lay examples side by side for the kernel: tiles of 64 examples, word after word; missing ones are 0."""
+    num_tiles = -(-len(words) // LANES)
+    padded = np.zeros((num_tiles * LANES, words.shape[1]), np.uint64)
+    padded[: len(words)] = words
+    return np.ascontiguousarray(padded.reshape(num_tiles, LANES, -1).transpose(0, 2, 1))
 
 
 def labels_of(store: TrialStore) -> tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]]:
@@ -81,3 +107,8 @@ def labels_of(store: TrialStore) -> tuple[Integer[np.ndarray, " train"], Integer
     """
     refuse_damage(store, find_small_damage(store))
     return store.labels("train"), store.labels("test")
+
+
+def _no_words(num_examples: int, num_trials: int) -> NDArray[np.uint64]:
+    num_words = -(-num_trials // (WORD_BITS * WORDS_AT_ONCE)) * WORDS_AT_ONCE
+    return np.zeros((num_examples, num_words), np.uint64)

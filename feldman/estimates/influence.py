@@ -1,29 +1,33 @@
 """Influence: how much more often a test example is predicted right by trials that learned from a training example.
 
 Everything follows from one number a pair, the count of trials that had the training example and got the test example right,
-and from the two marginals. It is counted by matrix products of zeros and ones in float32, which are exact up to 2**24
-trials, a tile of training examples at a time.
+and from the two marginals. `feldman.estimates.kernel` counts; here counts become estimates, a tile of training examples at
+a time, tiles on all cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 from numpy.typing import NDArray
 
-from feldman.errors import InputError
-from feldman.estimates.bits import TrialBits
+from feldman.estimates.bits import TrialBits, in_lanes
 from feldman.estimates.intervals import Difference, proportion_difference
+from feldman.estimates.kernel import count_bits, joint_counts, select_counts
+from feldman.trials.executor import usable_cores
 
 __all__ = ["Pairs", "estimate_influence", "select_pairs"]
 
-_TILE_VALUES = 4_000_000
-"""Pairs counted at once: 16 MB of counts in float32, and the float64 arrays of their estimates."""
+_TILE_ROWS = 64
+"""Training examples a tile: with 4,000 trials their words fill the second-level cache no more than one tile of tests does."""
 
-_EXACT_TRIALS = 1 << 24
+_SLACK = 1e-9
+"""Pairs this close below the threshold are counted too; the exact comparison is made on their estimates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +68,16 @@ def estimate_influence(bits: TrialBits, train_index: Integer[np.ndarray, " chose
     -------
     Difference
         float64 [chosen, test]; NaN for examples that were in all trials or in none.
-
-    Raises
-    ------
-    InputError
-        For more than 2**24 trials, which float32 cannot count.
     """
-    if bits.num_trials > _EXACT_TRIALS:
-        raise InputError(
-            f"influence is counted exactly for up to {_EXACT_TRIALS} trials; this run has {bits.num_trials}"
-        )
-    had = bits.subset_mask[:, train_index].astype(np.float32)
-    joint = np.empty((len(train_index), bits.test_correct.shape[1]), dtype=np.float32)
-    width = max(1, _TILE_VALUES // bits.num_trials)
-    for start in range(0, joint.shape[1], width):
-        joint[:, start : start + width] = had.T @ bits.test_correct[:, start : start + width].astype(np.float32)
-    num_in = had.sum(axis=0, dtype=np.float64)[:, None]
-    total = bits.test_correct.sum(axis=0, dtype=np.int64)[None, :]
-    return proportion_difference(joint, num_in, total - joint.astype(np.float64), bits.num_trials - num_in)
+    tests = in_lanes(bits.test_correct)
+    rows = np.ascontiguousarray(bits.subset_mask[train_index])
+    counts = np.empty((len(rows), tests.shape[0] * tests.shape[2]), np.uint32)
+    if len(rows):
+        joint_counts(rows, tests, counts)
+    joint = counts[:, : len(bits.test_correct)].astype(np.float64)
+    num_in = count_bits(rows, rows)[:, None]
+    total = count_bits(bits.test_correct, bits.test_correct)[None]
+    return proportion_difference(joint, num_in, total - joint, bits.num_trials - num_in)
 
 
 def select_pairs(
@@ -91,7 +87,7 @@ def select_pairs(
     min_influence: float,
     min_memorization: float,
     on_examples: Callable[[int], None] = lambda count: None,
-) -> Pairs:
+) -> Iterator[Pairs]:
     """Find the pairs at or above both thresholds, in memory that does not grow with the training set.
 
     Parameters
@@ -104,32 +100,58 @@ def select_pairs(
         Thresholds, inclusive; undefined (NaN) values are never selected.
     on_examples
         Told how many more training examples have been looked at, for a progress bar.
+
+    Yields
+    ------
+    Pairs
+        Those of one tile of training examples; tiles come in order.
     """
     candidates = np.flatnonzero(memorization >= min_memorization)
-    found: list[tuple[NDArray[np.int64], ...]] = []
-    parts: list[Difference] = []
-    for tile in _tiles(candidates, bits):
-        difference = estimate_influence(bits, tile)
-        row, column = np.nonzero(difference.value >= min_influence)
-        found.append((tile[row].astype(np.int64), column.astype(np.int64)))
-        parts.append(Difference(*(values[row, column] for values in difference)))
-        on_examples(len(tile))
-    joined = (
-        Difference(*(np.concatenate([np.empty(0), *values]) for values in zip(*parts, strict=True))) if parts else None
-    )
-    empty = np.empty(0, dtype=np.float64)
+    tiles = [candidates[start : start + _TILE_ROWS] for start in range(0, len(candidates), _TILE_ROWS)]
+    tests = in_lanes(bits.test_correct)
+    totals = count_bits(bits.test_correct, bits.test_correct)
+    work = partial(_tile_pairs, bits, tests, totals, min_influence)
+    with ThreadPoolExecutor(usable_cores()) as threads:  # the kernel runs without Python's lock
+        for tile, pairs in zip(tiles, threads.map(work, tiles), strict=True):
+            on_examples(len(tile))
+            yield pairs
+
+
+def _tile_pairs(
+    bits: TrialBits,
+    tests: NDArray[np.uint64],
+    totals: NDArray[np.int64],
+    min_influence: float,
+    tile: NDArray[np.intp],
+) -> Pairs:
+    r"""Select the pairs of one tile.
+
+    With :math:`n, m` trials with and without the example, :math:`c` of them right and :math:`t` right in all,
+    :math:`c/n - (t - c)/m \ge \theta` is :math:`c \ge (\theta + t/m) / (1/n + 1/m)`: a bound on the count, linear in t.
+    """
+    rows = np.ascontiguousarray(bits.subset_mask[tile])
+    num_in = count_bits(rows, rows)
+    num_out = bits.num_trials - num_in
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 / (1 / num_in + 1 / num_out)
+        bounds = np.stack([(min_influence - _SLACK) * scale, scale / num_out], axis=1)
+    bounds[(num_in == 0) | (num_out == 0)] = np.nan
+    padded = np.zeros(tests.shape[0] * tests.shape[2])
+    padded[: len(totals)] = totals
+    found = np.empty((len(rows) * len(padded), 3), np.int64)
+    num_found = select_counts(rows, tests, bounds, padded.reshape(tests.shape[0], -1), found)
+    found = found[:num_found]
+    found = found[found[:, 1] < len(totals)]  # lanes beyond the last test example
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    row, test, joint = found.T
+    difference = proportion_difference(joint, num_in[row], totals[test] - joint, num_out[row])
+    kept = difference.value >= min_influence
+    value, stderr, ci_low, ci_high = (values[kept] for values in difference)
     return Pairs(
-        train_index=np.concatenate([np.empty(0, np.int64), *(part[0] for part in found)]),
-        test_index=np.concatenate([np.empty(0, np.int64), *(part[1] for part in found)]),
-        influence=joined.value if joined else empty,
-        stderr=joined.stderr if joined else empty,
-        ci_low=joined.ci_low if joined else empty,
-        ci_high=joined.ci_high if joined else empty,
+        train_index=tile[row[kept]].astype(np.int64),
+        test_index=test[kept],
+        influence=value,
+        stderr=stderr,
+        ci_low=ci_low,
+        ci_high=ci_high,
     )
-
-
-def _tiles(candidates: NDArray[np.intp], bits: TrialBits) -> Iterator[NDArray[np.intp]]:
-    # Neither the counts [tile, test] nor the gathered masks [trial, tile] may outgrow the tile.
-    size = max(1, _TILE_VALUES // max(bits.test_correct.shape[1], bits.num_trials))
-    for start in range(0, len(candidates), size):
-        yield candidates[start : start + size]

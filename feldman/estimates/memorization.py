@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int64
 
 from feldman.estimates.bits import TrialBits
 from feldman.estimates.intervals import proportion_difference
+from feldman.estimates.kernel import count_bits
 
 __all__ = ["Memorization", "estimate_memorization"]
 
@@ -44,10 +45,10 @@ def estimate_memorization(bits: TrialBits) -> Memorization:
 
     V. Feldman, C. Zhang, "What Neural Networks Memorize and Why" (2020), Algorithm 1, line 5.
     """
-    num_in = bits.subset_mask.sum(axis=0, dtype=np.int64)
-    correct_in = (bits.subset_mask & bits.train_correct).sum(axis=0, dtype=np.int64)
+    num_in = count_bits(bits.subset_mask, bits.subset_mask)
+    correct_in = count_bits(bits.subset_mask, bits.train_correct)
     num_out = bits.num_trials - num_in
-    correct_out = bits.train_correct.sum(axis=0, dtype=np.int64) - correct_in
+    correct_out = count_bits(bits.train_correct, bits.train_correct) - correct_in
     difference = proportion_difference(correct_in, num_in, correct_out, num_out)
     return Memorization(
         memorization=difference.value,

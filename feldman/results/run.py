@@ -12,14 +12,12 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from feldman.errors import QueryError
-from feldman.estimates.bits import labels_of, read_bits
-from feldman.estimates.influence import estimate_influence, select_pairs
-from feldman.estimates.memorization import estimate_memorization
 from feldman.experiment import Experiment
 from feldman.results.queries import sorted_pairs, with_one_class
 from feldman.results.tables import (
     DEFAULT_MIN_INFLUENCE,
     DEFAULT_MIN_MEMORIZATION,
+    INFLUENCE_SCHEMA,
     influence_table,
     memorization_table,
 )
@@ -120,6 +118,9 @@ class Run:
         pyarrow.Table
             One row a training example, with the columns of ``memorization.parquet``.
         """
+        from feldman.estimates.bits import labels_of, read_bits
+        from feldman.estimates.memorization import estimate_memorization
+
         return memorization_table(estimate_memorization(read_bits(self.store)), labels_of(self.store)[0])
 
     def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
@@ -140,6 +141,9 @@ class Run:
         QueryError
             If an index is out of range, or the result would take gigabytes.
         """
+        from feldman.estimates.bits import read_bits
+        from feldman.estimates.influence import estimate_influence
+
         index = np.asarray(train, dtype=np.int64).reshape(-1)
         outside = index[(index < 0) | (index >= self.store.num_train)]
         if len(outside):
@@ -165,10 +169,16 @@ class Run:
         pyarrow.Table
             With the columns of ``influence.parquet``.
         """
+        from feldman.estimates.bits import labels_of, read_bits
+        from feldman.estimates.influence import select_pairs
+        from feldman.estimates.memorization import estimate_memorization
+
         bits = read_bits(self.store)
         memorization = estimate_memorization(bits).memorization
-        pairs = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
-        table = influence_table(pairs, memorization, *labels_of(self.store))
+        labels = labels_of(self.store)
+        parts = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
+        tables = [influence_table(part, memorization, *labels) for part in parts]
+        table = pa.concat_tables([INFLUENCE_SCHEMA.empty_table(), *tables])
         return sorted_pairs(with_one_class(table) if same_class else table).slice(0, top)
 
     def to_xarray(self) -> xarray.Dataset:

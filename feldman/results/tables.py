@@ -1,14 +1,14 @@
-"""The tables of a run: made from bits, written whole or not at all."""
+"""The tables of a run: their columns, written whole or not at all, and read."""
 
 from __future__ import annotations
 
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,25 +16,42 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feldman.errors import QueryError, RunDirectoryError
-from feldman.estimates.bits import TrialBits, labels_of, read_bits
-from feldman.estimates.influence import Pairs, select_pairs
-from feldman.estimates.memorization import Memorization, estimate_memorization
-from feldman.trials.rundir import RunPaths
-from feldman.trials.store import TrialStore, storage_errors
+
+if TYPE_CHECKING:  # queries read tables without paying for the kernel
+    from feldman.estimates.influence import Pairs
+    from feldman.estimates.memorization import Memorization
 
 __all__ = [
     "DEFAULT_MIN_INFLUENCE",
     "DEFAULT_MIN_MEMORIZATION",
+    "INFLUENCE_SCHEMA",
+    "MEMORIZATION_SCHEMA",
     "TableFacts",
     "influence_table",
     "memorization_table",
     "read_table",
-    "write_estimates",
+    "write_table",
 ]
 
 DEFAULT_MIN_INFLUENCE = 0.15
 DEFAULT_MIN_MEMORIZATION = 0.25
 _METADATA_KEY = b"feldman"
+_ROW_GROUP = 131_072
+
+MEMORIZATION_SCHEMA = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("train_index", "label")),
+        *((name, pa.float64()) for name in ("memorization", "stderr", "ci_low", "ci_high")),
+        *((name, pa.int64()) for name in ("num_in", "num_out", "correct_in", "correct_out")),
+    ]
+)
+INFLUENCE_SCHEMA = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("train_index", "test_index")),
+        *((name, pa.float64()) for name in ("influence", "stderr", "ci_low", "ci_high", "memorization")),
+        *((name, pa.int64()) for name in ("train_label", "test_label")),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +66,8 @@ class TableFacts:
 
 def memorization_table(memorization: Memorization, labels: NDArray[np.integer]) -> pa.Table:
     """Return one row a training example, in their order."""
-    return pa.table(
-        {
-            "train_index": pa.array(np.arange(len(labels)), pa.int64()),
-            "label": pa.array(labels, pa.int64()),
-            "memorization": memorization.memorization,
-            "stderr": memorization.stderr,
-            "ci_low": memorization.ci_low,
-            "ci_high": memorization.ci_high,
-            "num_in": memorization.num_in,
-            "num_out": memorization.num_out,
-            "correct_in": memorization.correct_in,
-            "correct_out": memorization.correct_out,
-        }
-    )
+    columns = {"train_index": np.arange(len(labels)), "label": labels, **memorization.__dict__}
+    return pa.table(columns, schema=MEMORIZATION_SCHEMA)
 
 
 def influence_table(
@@ -72,87 +77,13 @@ def influence_table(
     test_labels: NDArray[np.integer],
 ) -> pa.Table:
     """Return one row a pair."""
-    return pa.table(
-        {
-            "train_index": pairs.train_index,
-            "test_index": pairs.test_index,
-            "influence": pairs.influence,
-            "stderr": pairs.stderr,
-            "ci_low": pairs.ci_low,
-            "ci_high": pairs.ci_high,
-            "memorization": memorization[pairs.train_index],
-            "train_label": pa.array(train_labels[pairs.train_index], pa.int64()),
-            "test_label": pa.array(test_labels[pairs.test_index], pa.int64()),
-        }
-    )
-
-
-def write_estimates(
-    paths: RunPaths,
-    store: TrialStore,
-    *,
-    min_influence: float = DEFAULT_MIN_INFLUENCE,
-    min_memorization: float = DEFAULT_MIN_MEMORIZATION,
-    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> TableFacts:
-    """Estimate from the trials that are committed now, and write both tables.
-
-    The tables of one run are one to the last byte however it was interrupted: nothing in them tells when they were made.
-
-    Parameters
-    ----------
-    paths, store
-        The run.
-    min_influence, min_memorization
-        Which pairs are kept.
-    on_progress
-        Told the stage, how much of it is done, and how much there is.
-
-    Raises
-    ------
-    CorruptStoreError
-        If a committed block is damaged.
-    StorageError
-        If the storage refuses.
-    """
-    blocks_done = 0
-
-    def count_block(block: int) -> None:  # noqa: ARG001
-        nonlocal blocks_done
-        blocks_done += 1
-        on_progress("reading trials", blocks_done, num_committed)
-
-    num_committed = len(store.committed_blocks())
-    train_labels, test_labels = labels_of(store)
-    bits: TrialBits = read_bits(store, count_block)
-    memorization = estimate_memorization(bits)
-    num_candidates = int((memorization.memorization >= min_memorization).sum())
-    examples_done = 0
-
-    def count_examples(count: int) -> None:
-        nonlocal examples_done
-        examples_done += count
-        on_progress("estimating influence", examples_done, num_candidates)
-
-    pairs = select_pairs(
-        bits,
-        memorization.memorization,
-        min_influence=min_influence,
-        min_memorization=min_memorization,
-        on_examples=count_examples,
-    )
-    facts = TableFacts(
-        num_trials=bits.num_trials,
-        fingerprint=store.experiment.fingerprint,
-        min_influence=min_influence,
-        min_memorization=min_memorization,
-    )
-    with storage_errors(paths.root):
-        _write_table(memorization_table(memorization, train_labels), facts, paths.memorization)
-        _write_table(
-            influence_table(pairs, memorization.memorization, train_labels, test_labels), facts, paths.influence
-        )
-    return facts
+    columns = {
+        **pairs.__dict__,
+        "memorization": memorization[pairs.train_index],
+        "train_label": train_labels[pairs.train_index],
+        "test_label": test_labels[pairs.test_index],
+    }
+    return pa.table(columns, schema=INFLUENCE_SCHEMA)
 
 
 def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
@@ -168,19 +99,36 @@ def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
             f"'{run}' has no {path.name} yet; `feldman estimate {run}` makes it from the trials so far"
         )
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # pq.read_table would import pandas: a third of a query's time
         facts = TableFacts(**json.loads(table.schema.metadata[_METADATA_KEY]))
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise QueryError(f"{path} cannot be read ({error}); `feldman estimate {run}` makes it anew") from None
     return table, facts
 
 
-def _write_table(table: pa.Table, facts: TableFacts, path: Path) -> None:
-    document: dict[str, Any] = facts.__dict__
-    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(document, sort_keys=True)})
+def write_table(parts: Iterable[pa.Table], schema: pa.Schema, facts: TableFacts, path: Path) -> None:
+    """Write a table as its parts come, in row groups of one size; it appears under its name when it is whole.
+
+    Parameters
+    ----------
+    parts
+        Tables of this schema.
+    schema, facts
+        Its columns, and what it was made from.
+    path
+        Replaced if it is there.
+    """
+    schema = schema.with_metadata({_METADATA_KEY: json.dumps(facts.__dict__, sort_keys=True)})
     building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    waiting = schema.empty_table()
     try:
-        pq.write_table(table, building, compression="zstd")
+        with pq.ParquetWriter(building, schema, compression="zstd") as writer:
+            for part in parts:
+                waiting = pa.concat_tables([waiting, part.replace_schema_metadata(schema.metadata)])
+                while waiting.num_rows >= _ROW_GROUP:
+                    writer.write_table(waiting.slice(0, _ROW_GROUP), row_group_size=_ROW_GROUP)
+                    waiting = waiting.slice(_ROW_GROUP)
+            writer.write_table(waiting, row_group_size=_ROW_GROUP)
         with building.open("rb") as written:
             os.fsync(written.fileno())
         building.replace(path)

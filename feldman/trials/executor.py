@@ -6,12 +6,13 @@ blocks, and again those that failed.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task", "told"]
+__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task", "told", "usable_cores"]
 
 Task = Callable[[int], Any]
 """From a block's index to its result."""
@@ -97,3 +98,8 @@ class InProcessExecutor:
 def told(error: BaseException) -> str:
     """Return an error as an outcome carries it: ``ValueError: what it says``."""
     return f"{type(error).__name__}: {error}"
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

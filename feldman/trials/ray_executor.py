@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from feldman.errors import FeldmanError, InputError
-from feldman.trials.executor import BlockOutcome, Task, told
+from feldman.trials.executor import BlockOutcome, Task, told, usable_cores
 
-__all__ = ["RayExecutor", "check_address", "usable_cores"]
+__all__ = ["RayExecutor", "check_address"]
 
 _ADDRESS_ADVICE = (
     "give HOST:6379 of its head, 'auto' on one of its nodes, or leave --address out to run on this machine"
@@ -33,11 +33,6 @@ _QUIET_ENVIRONMENT = {
 _CONNECT_SECONDS = 10.0
 _JOIN_RETRIES = 3
 """Preparing a worker waits while Ray restarts it; one that dies in its set-up more often than this is given up."""
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_address(address: str) -> None:

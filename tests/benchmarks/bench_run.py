@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import zarr
 
-from feldman.trials.ray_executor import usable_cores
-from tests.benchmarks.report import Row, write_report
+from feldman.trials.executor import usable_cores
+from tests.benchmarks.report import Row, limit, write_report
 from tests.estimates import oracle
 
 NUM_PLAIN_TRIALS = 60
@@ -81,11 +81,6 @@ def main() -> None:
                 limit("estimates: largest difference from the dense formula", *difference(run_path)),
             ],
         )  # fmt: skip
-
-
-def limit(name: str, value: float, most: float, unit: str, n: int) -> Row:
-    """A figure that must stay below a limit: the limit is its yardstick."""
-    return Row(name=name, value=value, unit=unit, yardstick=most, ratio=most / max(value, 1e-9 * most), at_least=1, n=n)
 
 
 def plain_trials_per_second() -> tuple[float, float]:

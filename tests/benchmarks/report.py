@@ -29,6 +29,11 @@ class Row:
         return self.ratio >= self.at_least
 
 
+def limit(name: str, value: float, most: float, unit: str, n: int) -> Row:
+    """A figure that must stay below a limit: the limit is its yardstick."""
+    return Row(name=name, value=value, unit=unit, yardstick=most, ratio=most / max(value, 1e-9 * most), at_least=1, n=n)
+
+
 def write_report(name: str, rows: list[Row]) -> None:
     """Print the table; write the file."""
     print(f"{'figure':44} {'value':>10} {'yardstick':>10} {'unit':12} {'ratio':>7} {'at least':>8}   n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 from feldman import job
-from feldman.cli.query_commands import estimate_run, verify_run
+from feldman.cli.store_commands import estimate_run, verify_run
 from feldman.errors import CorruptStoreError, FeldmanError, RunDirectoryError
 from feldman.experiment_files import load_experiment
 from feldman.trials.events import read_events
