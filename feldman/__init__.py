@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__", "load_experiment", "open_run", "run"]
+__all__ = ["Experiment", "Run", "__version__", "load_experiment", "open_run", "resume", "run"]
 
 if TYPE_CHECKING:
     from feldman.experiment import Experiment
     from feldman.experiment_files import load_experiment
-    from feldman.job import run
+    from feldman.job import resume, run
     from feldman.results.run import Run, open_run
 
 _HOMES = {
@@ -22,6 +22,7 @@ _HOMES = {
     "Run": "feldman.results.run",
     "load_experiment": "feldman.experiment_files",
     "open_run": "feldman.results.run",
+    "resume": "feldman.job",
     "run": "feldman.job",
 }
 
@@ -33,3 +34,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

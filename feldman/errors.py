@@ -7,6 +7,7 @@ would mean a defect of feldman.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "StoreBusyError",
     "StoreMismatchError",
     "TrialsFailedError",
+    "command",
     "listed",
     "suggestion",
 ]
@@ -84,6 +86,11 @@ class InterruptedRunError(FeldmanError):
     """A signal stopped the run; committed blocks are safe. Exit code 130, as shells have it."""
 
     exit_code = 130
+
+
+def command(*words: object) -> str:
+    """Return a feldman command as it can be typed: ``feldman resume 'my runs/a'``."""
+    return shlex.join(["feldman", *map(str, words)])
 
 
 def listed(names: Iterable[str]) -> str:

@@ -137,7 +137,11 @@ class SubsetsSection(_Section):
 
 
 class ExecutionSection(_Section):
-    """``[execution]``: how it is executed. Changes no bit of the result, so the fingerprint leaves it out."""
+    """``[execution]``: how it is executed. Changes nothing of what is estimated, so the fingerprint leaves it out.
+
+    Executor, number of workers and attempts change no bit.
+    Threads (``cpus_per_block``) and hardware round floats in other orders.
+    """
 
     executor: Literal["ray", "in-process"] = "ray"
     num_workers: int | None = Field(default=None, ge=1, le=100_000, description="Default: as many as the cores allow.")
@@ -202,7 +206,7 @@ def differing_fields(stored: Experiment, given: Experiment) -> list[str]:
     return [
         f"{key}: {old.get(key, '(none)')!r} in the store, {new.get(key, '(none)')!r} given"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if json.dumps(old.get(key)) != json.dumps(new.get(key))  # true is not 1
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from feldman.errors import ExperimentError, listed, suggestion
+from feldman.errors import ExperimentError, command, listed, suggestion
 from feldman.experiment import BUILT_IN_LEARNERS, CustomLearner, Experiment
 
 __all__ = ["experiment_from_document", "experiment_to_toml", "load_experiment", "preset_names", "preset_text"]
@@ -101,7 +101,7 @@ def _read_document(source: str | Path) -> tuple[dict[str, Any], Path, str]:
         ) from None
     except IsADirectoryError:
         raise ExperimentError(
-            f"'{name}' is a folder, not an experiment file; to go on with a run use `feldman resume {name}`"
+            f"'{name}' is a folder, not an experiment file; to go on with a run use `{command('resume', name)}`"
         ) from None
     except UnicodeDecodeError:
         raise ExperimentError(f"{name} is not a text file in UTF-8; an experiment is a TOML file") from None

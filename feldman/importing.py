@@ -31,7 +31,7 @@ def import_callable(spec: str, field: str, error: type[FeldmanError]) -> Callabl
             f"{field} = '{spec}': cannot import '{module_name}' ({problem}); "
             "it must be importable from the current folder or be installed"
         ) from None
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise error(f"{field} = '{spec}': importing '{module_name}' raised {problem!r}") from problem
     found = getattr(module, name, None)
     if found is None:

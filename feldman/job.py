@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
-from feldman.errors import FeldmanError, InputError, InterruptedRunError, TrialsFailedError
+from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
 from feldman.experiment import Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
-from feldman.results.estimation import write_estimates
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import read_table
+from feldman.results.tables import DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION, read_table
 from feldman.trials.events import EventLog
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
@@ -159,24 +158,46 @@ def _checked_dataset(experiment: Experiment, address: str | None) -> Dataset:
 def _work(
     paths: RunPaths, experiment: Experiment, dataset: Dataset, address: str | None, tell: ProgressCallback
 ) -> RunSummary:
-    """Hold the run for writing; train what is pending; estimate."""
+    """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
+    try:
+        with writer_lock(paths), _event_log(paths.events) as events:
+            return _train_and_estimate(paths, experiment, dataset, address=address, events=events, tell=tell)
+    except KeyboardInterrupt:
+        message = f"interrupted; what was committed is safe. Go on with: {command('resume', paths.root)}"
+        raise InterruptedRunError(message) from None
+
+
+def _train_and_estimate(
+    paths: RunPaths,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    address: str | None,
+    events: EventLog,
+    tell: ProgressCallback,
+) -> RunSummary:
     started = time.monotonic()
-    with writer_lock(paths), _event_log(paths.events) as events:
-        store = prepared_store(paths, experiment, dataset, events, tell)
-        train_started = time.monotonic()
-        try:
-            report = train_pending(store, experiment, dataset, address=address, events=events, tell=tell)
-        except KeyboardInterrupt:
-            report = LoopReport(stopped=True)
-        train_wall_seconds = time.monotonic() - train_started
-        if report.stopped and not report.hopeless:
-            events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
-            raise InterruptedRunError(_interrupted_message(store))
-        _estimate(paths, store, events, tell)
-        if report.set_aside:
-            raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
-        events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
-    return _summary(paths, experiment, time.monotonic() - started, train_wall_seconds)
+    store = prepared_store(paths, experiment, dataset, events, tell)
+    train_started = time.monotonic()
+    try:
+        report = train_pending(store, experiment, dataset, address=address, events=events, tell=tell)
+    except KeyboardInterrupt:
+        report = LoopReport(stopped=True)
+    except StorageError:  # says what to do
+        raise
+    except FeldmanError as error:
+        events.write("training_failed", {"error": str(error)})
+        # Not an InputError even if it was one: the run is there now.
+        raise FeldmanError(f"{error}. {_safe_message(store)}") from error
+    train_wall_seconds = time.monotonic() - train_started
+    if report.stopped and not report.hopeless:
+        events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
+        raise InterruptedRunError(_interrupted_message(store))
+    _estimate(paths, store, events, tell)
+    if report.set_aside:
+        raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
+    events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
+    return _summary(paths, time.monotonic() - started, train_wall_seconds)
 
 
 def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
@@ -184,10 +205,26 @@ def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: Progre
     num_trials = store.num_trials_in(store.committed_blocks())
     if num_trials == 0 or _tables_are_of(paths, store, num_trials):
         return
+    # Imported here: compiled code that a run with nothing to estimate need not wait for.
+    from feldman.results.estimation import write_estimates
+
+    min_influence, min_memorization = _thresholds(paths)
     write_estimates(
-        paths, store, on_progress=lambda stage, done, total: tell(Progress(stage=stage, done=done, total=total))
+        paths,
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        on_progress=lambda stage, done, total: tell(Progress(stage=stage, done=done, total=total)),
     )
     events.write("estimates_written", {"num_trials": num_trials})
+
+
+def _thresholds(paths: RunPaths) -> tuple[float, float]:
+    """Return the thresholds of the table that is replaced: whoever chose them wants them for more trials too."""
+    try:
+        facts = read_table(paths.influence, paths.root)[1]
+    except FeldmanError:
+        return DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION
+    return facts.min_influence, facts.min_memorization
 
 
 def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
@@ -195,10 +232,11 @@ def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
         facts = [read_table(path, paths.root)[1] for path in (paths.memorization, paths.influence)]
     except FeldmanError:
         return False
-    return all((fact.num_trials, fact.fingerprint) == (num_trials, store.experiment.fingerprint) for fact in facts)
+    made_from = (num_trials, store.experiment.fingerprint, store.digest())
+    return all((fact.num_trials, fact.fingerprint, fact.digest) == made_from for fact in facts)
 
 
-def _summary(paths: RunPaths, experiment: Experiment, seconds: float, train_wall_seconds: float) -> RunSummary:
+def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
     memorization, _ = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
     return RunSummary(
@@ -207,7 +245,7 @@ def _summary(paths: RunPaths, experiment: Experiment, seconds: float, train_wall
         num_pairs=len(pairs),
         min_influence=facts.min_influence,
         min_memorization=facts.min_memorization,
-        largest_stderr=largest_stderr(facts.num_trials, experiment.subsets.subset_ratio),
+        largest_stderr=largest_stderr(memorization["num_in"].to_numpy(), memorization["num_out"].to_numpy()),
         seconds=seconds,
         train_wall_seconds=train_wall_seconds,
         memorization_path=str(paths.memorization),
@@ -216,11 +254,12 @@ def _summary(paths: RunPaths, experiment: Experiment, seconds: float, train_wall
 
 
 def _interrupted_message(store: TrialStore) -> str:
-    safe, run_path = store.num_trials_in(store.committed_blocks()), store.path.parent
-    return (
-        f"interrupted; {safe:,} of {store.experiment.subsets.num_trials:,} trials are safe. "
-        f"Go on with: feldman resume {run_path}"
-    )
+    return f"interrupted; {_safe_message(store)}"
+
+
+def _safe_message(store: TrialStore) -> str:
+    safe, all_trials = store.num_trials_in(store.committed_blocks()), store.experiment.subsets.num_trials
+    return f"{safe:,} of {all_trials:,} trials are safe. Go on with: {command('resume', store.path.parent)}"
 
 
 def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, experiment: Experiment) -> str:
@@ -228,7 +267,7 @@ def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, exper
     stopped = "; none succeeded, so the others were not tried" if report.hopeless else ""
     return (
         f"{len(report.set_aside)} block(s) failed {experiment.execution.max_attempts} times each, {num_pending} are pending"
-        f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: feldman resume {paths.root}"
+        f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: {command('resume', paths.root)}"
     )
 
 

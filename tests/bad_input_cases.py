@@ -283,6 +283,7 @@ QUESTIONS = [
         "pairs done",
         "influence.parquet cannot be read",
         content("done/influence.parquet", b"PAR1"),
+        code=1,
     ),
     case("unknown class", "memorized done --label 3", "--label is the number of a class, 0 .. 2; found 3"),
     case("unknown training example", "pairs done --train 60", "--train is an example's index, 0 .. 59; found 60"),

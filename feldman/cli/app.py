@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -151,6 +154,10 @@ def presets(
     show_presets(name)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
     code = _exit_code()
@@ -163,6 +170,10 @@ def main() -> None:
 
 
 def _exit_code() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a class name may have letters that the terminal lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except FeldmanError as error:
@@ -176,6 +187,8 @@ def _exit_code() -> int:
         return 2
     except OSError as error:
         return _broken_output(error)
+    if code == 130:  # typer's own answer to an interrupt inside a command
+        typer.echo("feldman: interrupted", err=True)
     return code if isinstance(code, int) else 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from pathlib import Path
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
+from feldman.errors import command
 from feldman.experiment_files import load_experiment
 from feldman.job import RunSummary, resume, run
 
@@ -18,7 +20,8 @@ def run_job(experiment: str, path: str, address: str | None, overrides: list[str
     """Run, and print what came out."""
     _see_current_folder()
     loaded = load_experiment(experiment, overrides)
-    with ProgressDisplay() as display:
+    # What a user's own code prints must not get between a script and its JSON.
+    with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = run(loaded, path, address=address, on_progress=display)
     _print_summary(summary, as_json)
 
@@ -26,7 +29,7 @@ def run_job(experiment: str, path: str, address: str | None, overrides: list[str
 def resume_job(path: str, num_trials: int | None, address: str | None, as_json: bool) -> None:
     """Resume, and print what came out."""
     _see_current_folder()
-    with ProgressDisplay() as display:
+    with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = resume(path, num_trials=num_trials, address=address, on_progress=display)
     _print_summary(summary, as_json)
 
@@ -65,4 +68,4 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
         print("                     pairs near the threshold may be chance")
     print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
     print(f"  tables             {summary.memorization_path}, {summary.influence_path}")
-    print(f"  next               feldman memorized {status.run}; feldman pairs {status.run}")
+    print(f"  next               {command('memorized', status.run)}; {command('pairs', status.run)}")

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["print_json", "print_rows", "rows_of"]
 
@@ -29,11 +30,13 @@ def print_rows(rows: list[dict[str, str]], title: str) -> None:
     if not rows:
         print(title)
         return
-    view = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    view = Table(
+        title=Text(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+    )
     for column in rows[0]:
         view.add_column(column, justify="left" if "class" in column else "right", no_wrap=True)
     for row in rows:
-        view.add_row(*row.values())
+        view.add_row(*(Text(value) for value in row.values()))  # a class may be called "[/b]"
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)

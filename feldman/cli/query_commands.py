@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from feldman.cli.output import print_json, print_rows, rows_of
-from feldman.errors import ExperimentError, listed, suggestion
+from feldman.errors import ExperimentError, QueryError, command, listed, suggestion
 from feldman.experiment_files import preset_names, preset_text
 from feldman.results.queries import most_memorized, top_pairs
 from feldman.results.run import RunStatus, open_run
@@ -53,7 +53,7 @@ def show_status(path: str, as_json: bool) -> None:
         print(f"  training       {status.mean_train_seconds:.3g} s a trial")
     print(f"  tables         {_tables(status)}")
     if status.writer is None and not status.complete:
-        print(f"  go on with     feldman resume {status.run}")
+        print(f"  go on with     {command('resume', status.run)}")
 
 
 def list_memorized(path: str, top: int, label: int | None, as_json: bool) -> None:
@@ -63,7 +63,7 @@ def list_memorized(path: str, top: int, label: int | None, as_json: bool) -> Non
     table, facts = read_table(paths.memorization, paths.root)
     names = store.attributes["dataset"]["class_names"]
     if label is not None and not 0 <= label < len(names):
-        raise ExperimentError(f"--label is the number of a class, 0 .. {len(names) - 1}; found {label}")
+        raise QueryError(f"--label is the number of a class, 0 .. {len(names) - 1}; found {label}")
     rows = rows_of(most_memorized(table, top=top, label=label))
     _tell_age(facts, store, paths)
     if as_json:
@@ -80,7 +80,7 @@ def list_pairs(path: str, top: int, chosen: PairFilter, as_json: bool) -> None:
     table, facts = read_table(paths.influence, paths.root)
     for name, index, size in (("--train", chosen.train, store.num_train), ("--test", chosen.test, store.num_test)):
         if index is not None and not 0 <= index < size:
-            raise ExperimentError(f"{name} is an example's index, 0 .. {size - 1}; found {index}")
+            raise QueryError(f"{name} is an example's index, 0 .. {size - 1}; found {index}")
     found = top_pairs(
         table,
         facts,
@@ -127,7 +127,7 @@ def _tables(status: RunStatus) -> str:
         for name, present in (("memorization", status.has_memorization), ("influence", status.has_influence))
         if present
     ]
-    return " and ".join(there) or f"none yet; `feldman estimate {status.run}` makes them"
+    return " and ".join(there) or f"none yet; `{command('estimate', status.run)}` makes them"
 
 
 def _trials(facts: TableFacts, store: TrialStore) -> str:
@@ -138,7 +138,7 @@ def _tell_age(facts: TableFacts, store: TrialStore, paths: RunPaths) -> None:
     newer = store.num_trials_in(store.committed_blocks()) - facts.num_trials
     if newer > 0:
         print(
-            f"{newer:,} trials are newer than the table; `feldman estimate {Path(paths.root)}` counts them",
+            f"{newer:,} trials are newer than the table; `{command('estimate', Path(paths.root))}` counts them",
             file=sys.stderr,
         )
 

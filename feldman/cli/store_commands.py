@@ -53,7 +53,6 @@ def estimate_run(path: str, min_influence: float, min_memorization: float, as_js
     with ProgressDisplay() as display:
         facts = write_estimates(
             paths,
-            store,
             min_influence=min_influence,
             min_memorization=min_memorization,
             on_progress=lambda stage, done, total: display(Progress(stage=stage, done=done, total=total)),

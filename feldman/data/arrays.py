@@ -21,8 +21,7 @@ def load_arrays(path: str | None) -> Dataset:
     """Load ``x_train, y_train, x_test, y_test``, and ``class_names`` if they are there.
 
     ``x`` may have any shape and any integer or float type; bytes (uint8) are scaled to 0 .. 1, everything else is taken
-    as it is. Labels are integers from 0; the number of classes is the largest label plus 1 unless ``class_names`` says
-    more. Nothing is unpickled.
+    as it is. Labels are integers from 0; the number of classes is the largest label plus 1. Nothing is unpickled.
 
     Raises
     ------
@@ -44,6 +43,11 @@ def load_arrays(path: str | None) -> Dataset:
             raise DatasetError(f"{part} must hold one label an example, in one dimension; found shape {y.shape}")
     if any(len(y) == 0 for y in labels.values()):
         raise DatasetError("y_train and y_test must hold at least one label each")
+    if (arrays["x_train"].dtype == np.uint8) != (arrays["x_test"].dtype == np.uint8):
+        raise DatasetError(
+            "x_train and x_test must both be bytes (uint8, scaled to 0 .. 1) or neither; "
+            f"found {arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
+        )
     names = _class_names(arrays, labels)
     return Dataset(
         name="arrays",

@@ -54,6 +54,11 @@ class Dataset:
     def __post_init__(self) -> None:
         _check_inputs(self)
         _check_labels(self)
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            # Workers on Ray share these arrays read-only; what would fail there must fail everywhere.
+            view = getattr(self, name).view()
+            view.setflags(write=False)
+            object.__setattr__(self, name, view)
 
     @property
     def num_train(self) -> int:
@@ -93,8 +98,8 @@ def _check_inputs(dataset: Dataset) -> None:
     ):
         if x.ndim < 2 or 0 in x.shape:
             raise DatasetError(f"x_{part} must be [example, ...] with at least one example and value; found {x.shape}")
-        if x.dtype.kind not in "uif":
-            raise DatasetError(f"x_{part} must hold integers or floats; found dtype {x.dtype}")
+        if x.dtype.kind not in "uif" or x.dtype.itemsize > 8:
+            raise DatasetError(f"x_{part} must hold integers or floats of at most 64 bits; found dtype {x.dtype}")
         if y.ndim != 1 or len(y) != len(x):
             raise DatasetError(f"y_{part} must hold one label an example ({len(x)} of them); found shape {y.shape}")
         if x.dtype.kind == "f":

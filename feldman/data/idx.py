@@ -128,7 +128,8 @@ def _find(source: IdxSource, root: str | None) -> Path:
         folders = (_layouts(Path(cache), source) if cache else []) + [Path(source.system_folder)]
         folders += _layouts(_cache_folder(), source)
     for folder in folders:
-        if any(_candidates(folder, file) for file in FILES.values()):
+        found = [file for file in FILES.values() if _candidates(folder, file)]
+        if len(found) == len(FILES) or (found and root is not None):
             return folder
     if root is not None:
         raise DatasetError(

@@ -57,7 +57,7 @@ def _load_whole(section: DatasetSection) -> Dataset:
         made = function(**section.parameters)
     except DatasetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DatasetError(
             f"dataset.name = '{section.name}': calling it with dataset.parameters raised {error!r}"
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt64
 from numpy.typing import NDArray
 
-from feldman.errors import RunDirectoryError
+from feldman.errors import RunDirectoryError, command
 from feldman.estimates.kernel import LANES, WORD_BITS, WORDS_AT_ONCE, pack_rows
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.store import TrialStore
@@ -71,7 +71,7 @@ def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block:
     blocks = store.committed_blocks()
     if not blocks:
         raise RunDirectoryError(
-            f"'{store.path.parent}' has no committed trials yet; let it run on, or `feldman resume {store.path.parent}`"
+            f"'{store.path.parent}' has no committed trials yet; let it run on, or `{command('resume', store.path.parent)}`"
         )
     num_trials = store.num_trials_in(blocks)
     sizes = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}

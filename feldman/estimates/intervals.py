@@ -68,12 +68,17 @@ def proportion_difference(correct_in: Counts, num_in: Counts, correct_out: Count
     return Difference(value, stderr, ci_low, ci_high)
 
 
-def largest_stderr(num_trials: int, subset_ratio: float) -> float:
-    r"""Return the standard error of an estimate whose two proportions are 0.5, the largest there is.
+def largest_stderr(num_in: Counts, num_out: Counts) -> float:
+    r"""Return the standard error that no estimate exceeds: that of two proportions of 0.5, for the least balanced example.
 
-    .. math:: \sqrt{0.25 / (r t) + 0.25 / ((1 - r) t)}
+    .. math:: \max_i \sqrt{0.25 / n_{in,i} + 0.25 / n_{out,i}}
+
+    Examples that were in all trials or in none, whose estimates are undefined, are left out; NaN if all are.
     """
-    return float(np.sqrt(0.25 / num_trials / subset_ratio + 0.25 / num_trials / (1 - subset_ratio)))
+    defined = (num_in > 0) & (num_out > 0)
+    if not defined.any():
+        return float("nan")
+    return float(np.sqrt(0.25 / num_in[defined] + 0.25 / num_out[defined]).max())
 
 
 def _wilson(p: NDArray[np.float64], n: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -35,6 +35,8 @@ WORDS_AT_ONCE = 4
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
+    """Tell Numba to use the instruction, on whole vectors where the processor has it."""
+
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)]), arguments)
 

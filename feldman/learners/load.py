@@ -34,7 +34,7 @@ def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
 
 
 def check_learner(experiment: Experiment, dataset: Dataset) -> None:
-    """Find out before anything is written whether `load_learner` can work, without importing torch.
+    """Find out before anything is written whether `load_learner` can work; imports torch only to ask for a GPU.
 
     Raises
     ------
@@ -43,8 +43,13 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
     """
     if isinstance(experiment.learner, CustomLearner):
         _custom(experiment.learner, dataset)
-    elif experiment.learner.name == "cnn":
+        return
+    if experiment.learner.name == "cnn":
         check_image_shape(dataset.example_shape, len(experiment.learner.channels))
+    if experiment.execution.device not in ("auto", "cpu") and experiment.execution.executor == "in-process":
+        from feldman.learners.torch_learner import training_device
+
+        training_device(experiment.execution)
 
 
 def _custom(section: CustomLearner, dataset: Dataset) -> Learner:

@@ -21,7 +21,7 @@ from feldman.learners.images import check_image_shape
 from feldman.learners.protocol import Correctness, Learner
 from feldman.learners.torch_models import StackedMlp, TorchSection, build_module, seeded
 
-__all__ = ["torch_learner"]
+__all__ = ["torch_learner", "training_device"]
 
 _EVALUATION_EXAMPLES = 512
 """Examples that one model is evaluated on at once. 4,096 small images take 3 times as long: their activations leave the cache."""
@@ -48,7 +48,7 @@ def torch_learner(
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
     torch.set_num_threads(execution.cpus_per_block)
     torch.backends.cudnn.deterministic = True
-    data = _DeviceData.of(dataset, _device(execution))
+    data = _DeviceData.of(dataset, training_device(execution))
     stacked = not isinstance(section, CnnLearner) and section.vectorize is not False
     train = _train_stacked if stacked else _train_looped
 
@@ -102,12 +102,22 @@ def _shared_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
 
 
-def _device(execution: ExecutionSection) -> torch.device:
+def training_device(execution: ExecutionSection) -> torch.device:
+    """Return the device that ``execution.device`` means here: ``"auto"`` is a GPU if a block takes one and there is one.
+
+    Raises
+    ------
+    LearnerError
+        If the device is not there.
+    """
     if execution.device == "auto":
         return torch.device("cuda" if execution.gpus_per_block > 0 and torch.cuda.is_available() else "cpu")
     device = torch.device(execution.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise LearnerError("execution.device = 'cuda', but torch sees no GPU here; use 'auto' or 'cpu'")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
+        raise LearnerError(
+            f"execution.device = '{execution.device}', but torch sees no such device here; use 'auto' or 'cpu'"
+        )
     return device
 
 

@@ -17,7 +17,7 @@ from feldman.results.tables import (
     memorization_table,
     write_table,
 )
-from feldman.trials.rundir import RunPaths
+from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.store import TrialStore, storage_errors
 
 __all__ = ["write_estimates"]
@@ -25,7 +25,6 @@ __all__ = ["write_estimates"]
 
 def write_estimates(
     paths: RunPaths,
-    store: TrialStore,
     *,
     min_influence: float = DEFAULT_MIN_INFLUENCE,
     min_memorization: float = DEFAULT_MIN_MEMORIZATION,
@@ -33,11 +32,12 @@ def write_estimates(
 ) -> TableFacts:
     """Estimate from the trials that are committed now, and write both tables.
 
-    The tables of one run are one to the last byte however it was interrupted: nothing in them tells when they were made.
+    One process at a time does so, and looks at the store when its turn comes: tables only ever get newer. They are equal to the
+    last byte however the run was interrupted: nothing in them tells when they were made.
 
     Parameters
     ----------
-    paths, store
+    paths
         The run.
     min_influence, min_memorization
         Which pairs are kept.
@@ -51,40 +51,44 @@ def write_estimates(
     StorageError
         If the storage refuses.
     """
-    blocks_done = 0
-
-    def count_block(block: int) -> None:  # noqa: ARG001
-        nonlocal blocks_done
-        blocks_done += 1
-        on_progress("reading trials", blocks_done, num_committed)
-
-    num_committed = len(store.committed_blocks())
-    train_labels, test_labels = labels_of(store)
-    bits = read_bits(store, count_block)
-    memorization = estimate_memorization(bits)
-    num_candidates = int((memorization.memorization >= min_memorization).sum())
-    examples_done = 0
-
-    def count_examples(count: int) -> None:
-        nonlocal examples_done
-        examples_done += count
-        on_progress("estimating influence", examples_done, num_candidates)
-
-    pairs = select_pairs(
-        bits,
-        memorization.memorization,
-        min_influence=min_influence,
-        min_memorization=min_memorization,
-        on_examples=count_examples,
-    )
-    facts = TableFacts(
-        num_trials=bits.num_trials,
-        fingerprint=store.experiment.fingerprint,
-        min_influence=min_influence,
-        min_memorization=min_memorization,
-    )
-    tables = (influence_table(part, memorization.memorization, train_labels, test_labels) for part in pairs)
-    with storage_errors(paths.root):
-        write_table([memorization_table(memorization, train_labels)], MEMORIZATION_SCHEMA, facts, paths.memorization)
-        write_table(tables, INFLUENCE_SCHEMA, facts, paths.influence)
+    with table_lock(paths):
+        store = TrialStore.open(paths.store)
+        train_labels, test_labels = labels_of(store)
+        reading = _Counter("reading trials", len(store.committed_blocks()), on_progress)
+        bits = read_bits(store, lambda block: reading.add(1))
+        memorization = estimate_memorization(bits)
+        looking = _Counter(
+            "estimating influence", int((memorization.memorization >= min_memorization).sum()), on_progress
+        )
+        pairs = select_pairs(
+            bits,
+            memorization.memorization,
+            min_influence=min_influence,
+            min_memorization=min_memorization,
+            on_examples=looking.add,
+        )
+        facts = TableFacts(
+            num_trials=bits.num_trials,
+            fingerprint=store.experiment.fingerprint,
+            digest=store.digest(),
+            min_influence=min_influence,
+            min_memorization=min_memorization,
+        )
+        tables = (influence_table(part, memorization.memorization, train_labels, test_labels) for part in pairs)
+        with storage_errors(paths.root):
+            write_table(
+                [memorization_table(memorization, train_labels)], MEMORIZATION_SCHEMA, facts, paths.memorization
+            )
+            write_table(tables, INFLUENCE_SCHEMA, facts, paths.influence)
     return facts
+
+
+class _Counter:
+    """Counts up to a total, and tells."""
+
+    def __init__(self, stage: str, total: int, tell: Callable[[str, int, int], None]) -> None:
+        self._stage, self._total, self._tell, self._done = stage, total, tell, 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._tell(self._stage, self._done, self._total)

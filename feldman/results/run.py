@@ -73,7 +73,12 @@ class Run:
 
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
-        self.store = TrialStore.open(paths.store)
+        TrialStore.open(paths.store)
+
+    @property
+    def store(self) -> TrialStore:
+        """The trial store as it is now: the run may have grown."""
+        return TrialStore.open(self.paths.store)
 
     @property
     def experiment(self) -> Experiment:
@@ -82,7 +87,7 @@ class Run:
 
     def status(self) -> RunStatus:
         """Say how far the run is."""
-        store = TrialStore.open(self.paths.store)  # anew: it may have grown
+        store = self.store
         blocks, subsets = store.committed_blocks(), store.experiment.subsets
         recorded = {
             name: _mean_std(store, name, blocks) for name in ("train_accuracy", "test_accuracy", "train_seconds")
@@ -121,7 +126,8 @@ class Run:
         from feldman.estimates.bits import labels_of, read_bits
         from feldman.estimates.memorization import estimate_memorization
 
-        return memorization_table(estimate_memorization(read_bits(self.store)), labels_of(self.store)[0])
+        store = self.store
+        return memorization_table(estimate_memorization(read_bits(store)), labels_of(store)[0])
 
     def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
         """Estimate the influence of some training examples on every test example, from the trials committed now.
@@ -144,15 +150,18 @@ class Run:
         from feldman.estimates.bits import read_bits
         from feldman.estimates.influence import estimate_influence
 
-        index = np.asarray(train, dtype=np.int64).reshape(-1)
-        outside = index[(index < 0) | (index >= self.store.num_train)]
+        store, given = self.store, np.asarray(train)
+        if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
+            raise QueryError(f"expected a list of indices of training examples; found {given.dtype} {given.shape}")
+        index = given.astype(np.int64)
+        outside = index[(index < 0) | (index >= store.num_train)]
         if len(outside):
-            raise QueryError(f"training examples are 0 .. {self.store.num_train - 1}; found {outside[0]}")
-        if len(index) * self.store.num_test > _DENSE_VALUES:
+            raise QueryError(f"training examples are 0 .. {store.num_train - 1}; found {outside[0]}")
+        if len(index) * store.num_test > _DENSE_VALUES:
             raise QueryError(
-                f"{len(index)} x {self.store.num_test} influence values do not fit; ask for fewer, or use pairs()"
+                f"{len(index)} x {store.num_test} influence values do not fit; ask for fewer, or use pairs()"
             )
-        return estimate_influence(read_bits(self.store), index).value
+        return estimate_influence(read_bits(store), index).value
 
     def pairs(
         self,
@@ -173,16 +182,20 @@ class Run:
         from feldman.estimates.influence import select_pairs
         from feldman.estimates.memorization import estimate_memorization
 
-        bits = read_bits(self.store)
+        store = self.store
+        bits = read_bits(store)
         memorization = estimate_memorization(bits).memorization
-        labels = labels_of(self.store)
+        labels = labels_of(store)
         parts = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
         tables = [influence_table(part, memorization, *labels) for part in parts]
         table = pa.concat_tables([INFLUENCE_SCHEMA.empty_table(), *tables])
         return sorted_pairs(with_one_class(table) if same_class else table).slice(0, top)
 
     def to_xarray(self) -> xarray.Dataset:
-        """Open the store with xarray, lazily: variables by their names, dimensions ``trial``, ``train``, ``test``, ``block``."""
+        """Open the store with xarray, lazily: variables by their names, dimensions ``trial``, ``train``, ``test``, ``block``.
+
+        Trials that are still pending are there too, as False: while ``committed`` is 0 for a block, its trials do not count.
+        """
         import xarray
 
         opened: xarray.Dataset = xarray.open_zarr(self.paths.store, consolidated=False)

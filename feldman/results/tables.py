@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feldman.errors import QueryError, RunDirectoryError
+from feldman.errors import CorruptStoreError, RunDirectoryError, command
 
 if TYPE_CHECKING:  # queries read tables without paying for the kernel
     from feldman.estimates.influence import Pairs
@@ -56,10 +56,11 @@ INFLUENCE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:
-    """What a table was made from; kept in its Parquet metadata."""
+    """What a table was made from; kept in its Parquet metadata. ``digest`` is that of the committed trials."""
 
     num_trials: int
     fingerprint: str
+    digest: str
     min_influence: float
     min_memorization: float
 
@@ -92,17 +93,21 @@ def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
     Raises
     ------
     RunDirectoryError
-        If it is not there yet, or is not a table of feldman's.
+        If it is not there yet.
+    CorruptStoreError
+        If it cannot be read.
     """
     if not path.exists():
         raise RunDirectoryError(
-            f"'{run}' has no {path.name} yet; `feldman estimate {run}` makes it from the trials so far"
+            f"'{run}' has no {path.name} yet; `{command('estimate', run)}` makes it from the trials so far"
         )
     try:
         table = pq.ParquetFile(path).read()  # pq.read_table would import pandas: a third of a query's time
         facts = TableFacts(**json.loads(table.schema.metadata[_METADATA_KEY]))
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise QueryError(f"{path} cannot be read ({error}); `feldman estimate {run}` makes it anew") from None
+        raise CorruptStoreError(
+            f"{path} cannot be read ({error}); `{command('estimate', run)}` makes it anew"
+        ) from None
     return table, facts
 
 

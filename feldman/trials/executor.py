@@ -85,7 +85,7 @@ class InProcessExecutor:
         block = self._waiting.popleft()
         try:
             return [BlockOutcome(block=block, result=self._task(block))]
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a user's code may try to leave
             return [BlockOutcome(block=block, error=told(error))]
 
     def __enter__(self) -> InProcessExecutor:

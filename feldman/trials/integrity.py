@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feldman.errors import CorruptStoreError
+from feldman.errors import CorruptStoreError, command
 from feldman.trials.layout import BLOCK_ARRAYS
 from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.store import TrialStore
@@ -110,7 +110,7 @@ def refuse_damage(store: TrialStore, damage: list[Damage]) -> None:
     if damage:
         raise CorruptStoreError(
             f"{store.path} is damaged ({damage_in_words(damage)}; first: {damage[0].problem}); "
-            f"`feldman resume {store.path.parent}` mends it, and trains damaged blocks again"
+            f"`{command('resume', store.path.parent)}` mends it, and trains damaged blocks again"
         )
 
 

@@ -129,6 +129,11 @@ def _created_with() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     try:
+        # Only if this very file is tracked: an installed package may lie inside a repository of the user's.
+        subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True, timeout=5, check=True,
+        )  # fmt: skip
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
             capture_output=True,
@@ -136,6 +141,6 @@ def _git_commit() -> str | None:
             timeout=5,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

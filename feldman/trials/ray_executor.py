@@ -72,7 +72,7 @@ class _Worker:
     def prepare(self, prepare: Callable[[Any], Task], shared: Any) -> str | None:
         try:
             self._task = prepare(shared)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a user's code may try to leave
             return told(error)
         return None
 
@@ -81,7 +81,7 @@ class _Worker:
             raise _UnpreparedError
         try:
             return self._task(block), None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return None, told(error)
 
 
@@ -119,7 +119,8 @@ class RayExecutor:
     ) -> None:
         self._ray = _start_ray(address, num_workers, cpus_per_block, gpus_per_block)
         try:
-            self.num_workers = num_workers or _fitting_workers(self._ray, cpus_per_block, gpus_per_block)
+            fitting = _fitting_workers(self._ray, cpus_per_block, gpus_per_block)
+            self.num_workers = num_workers or fitting  # more than fit now may fit later: clusters grow
             actor = self._ray.remote(
                 num_cpus=cpus_per_block, num_gpus=gpus_per_block, max_restarts=-1, max_task_retries=0
             )(_Worker)
@@ -131,6 +132,7 @@ class RayExecutor:
         self._idle: deque[Any] = deque()
         self._joining: dict[Any, Any] = {}
         self._running: dict[Any, tuple[int, Any]] = {}
+        self._has_had_workers = False
         for worker in workers:
             self._ask_to_join(worker)
 
@@ -150,7 +152,7 @@ class RayExecutor:
         Raises
         ------
         FeldmanError
-            If no worker is left, because none could be set up.
+            If no worker is left.
         """
         references = [*self._running, *self._joining]
         ready, _ = self._ray.wait(references, num_returns=1, timeout=timeout_seconds)
@@ -173,11 +175,13 @@ class RayExecutor:
             problem = _first_line(error)
         if problem is None:
             self._idle.append(worker)
+            self._has_had_workers = True
             return
         # Its set-up raised, or it died in it again and again. The others go on; without any, there is nothing to wait for.
         self._ray.kill(worker)
         if not (self._idle or self._joining or self._running):
-            raise FeldmanError(f"no worker could be set up: {problem}")
+            what = "all workers were lost" if self._has_had_workers else "no worker could be set up"
+            raise FeldmanError(f"{what}: {problem}")
 
     def _collect(self, reference: Any) -> BlockOutcome:
         block, worker = self._running.pop(reference)

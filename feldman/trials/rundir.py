@@ -17,7 +17,7 @@ from typing import Any
 from feldman.errors import RunDirectoryError, StoreBusyError
 from feldman.trials.store import storage_errors
 
-__all__ = ["RunPaths", "run_paths", "writer_lock", "writer_of"]
+__all__ = ["RunPaths", "run_paths", "table_lock", "writer_lock", "writer_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,10 @@ def run_paths(path: str | Path) -> RunPaths:
     RunDirectoryError
         If it is a URL (this version keeps runs on file systems), or cannot be looked into.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunDirectoryError(f"the run directory {str(path)!r} is not a text in UTF-8; give another path") from None
     if "://" in str(path):
         raise RunDirectoryError(f"'{path}' is a URL; this version of feldman keeps runs in local folders: give a path")
     if not str(path):
@@ -128,6 +132,27 @@ def writer_lock(paths: RunPaths) -> Iterator[None]:
         with storage_errors(paths.root):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(record).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def table_lock(paths: RunPaths) -> Iterator[None]:
+    """Wait for the turn to write the tables of a run; removes what a kill left of tables half written.
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses.
+    """
+    with storage_errors(paths.root):
+        # Locked on the file of events, which every run has and nothing ever replaces.
+        descriptor = os.open(paths.events, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for left_behind in paths.root.glob(".*.parquet.*.partial"):
+            left_behind.unlink()
         yield
     finally:
         os.close(descriptor)

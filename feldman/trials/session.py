@@ -91,7 +91,7 @@ def prepared_store(
     store = TrialStore.open(paths.store)
     store.check_experiment(experiment, dataset.fingerprint)  # now that nobody else can change it
     store.fit_arrays()
-    store.record_locations(experiment)
+    store.record_circumstances(experiment)
     for name in store.restore_labels(dataset):
         events.write("labels_restored", {"array": name})
     _withdraw_damaged(store, events, tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -25,7 +26,6 @@ from feldman.trials.layout import (
     BLOCK_ARRAYS,
     FORMAT,
     FORMAT_VERSION,
-    TRIAL_ARRAYS,
     create_arrays,
     open_array,
     store_attributes,
@@ -53,6 +53,7 @@ class TrialStore:
         self.path = path
         self.experiment = experiment
         self._group = group
+        self._kept: dict[int, dict[str, NDArray[Any]]] = {}
         self._arrays = {
             name: open_array(group, name) for name in (*BLOCK_ARRAYS, "committed", "train_label", "test_label")
         }
@@ -180,6 +181,12 @@ class TrialStore:
 
     def unreadable_markers(self) -> list[int]:
         """Return the blocks whose marker is there and cannot be read: whether they count is not known."""
+        try:
+            self._arrays["committed"][: self.num_blocks]
+        except ValueError:
+            pass  # which ones?
+        else:
+            return []
         unreadable = []
         for block in range(self.num_blocks):
             try:
@@ -215,6 +222,24 @@ class TrialStore:
         if not (self.path / name / key).is_file():
             raise ValueError(f"chunk {name}/{key} is missing")
 
+    def digest(self) -> str:
+        """Return a hash of which blocks are committed and how accurate their trials are.
+
+        Trials whose bits differ have, but for a freak of chance, other accuracies: a table that was made from others can be told
+        without reading every bit.
+
+        Raises
+        ------
+        ValueError
+            If an accuracy cannot be read.
+        """
+        blocks = self.committed_blocks()
+        total = hashlib.sha256(repr(blocks).encode())
+        for name in ("train_accuracy", "test_accuracy"):
+            for block in blocks:
+                total.update(self.read(name, block).tobytes())
+        return total.hexdigest()
+
     # Writing: for the process that holds the lock
 
     def commit_block(self, result: BlockResult) -> None:
@@ -231,12 +256,15 @@ class TrialStore:
             )
         trials = self.experiment.subsets.block_trials(result.block)
         rows = slice(trials.start, trials.stop)
+        kept = self._kept.pop(result.block, {})
         with storage_errors(self.path):
-            for name in BIT_ARRAYS:
-                array = self._arrays[name]
-                array[rows] = unpack_bits(getattr(result, name), array.shape[1])
-            for name in TRIAL_ARRAYS:
-                self._arrays[name][rows] = getattr(result, name)
+            for name in BLOCK_ARRAYS:
+                values = getattr(result, name)
+                if name in BIT_ARRAYS:
+                    values = unpack_bits(values, self._arrays[name].shape[1])
+                if name in kept:  # trials that this block had before the run grew
+                    values = np.concatenate([kept[name], values[len(kept[name]) :]])
+                self._arrays[name][rows] = values
             self._arrays["committed"][result.block] = 1
 
     def withdraw_block(self, block: int) -> None:
@@ -248,23 +276,26 @@ class TrialStore:
         """Make room for more trials; those that are committed stay.
 
         A last block that was shorter than ``block_size`` becomes pending: trained again, now whole, it has the same bits for the
-        trials it had. A kill at any moment leaves the old length, with at most that block to train again.
+        trials it had; and should its learner or hardware have changed, those trials are kept as they were. A kill at any
+        moment leaves the old length, with at most that block to train again.
         """
         subsets = self.experiment.subsets
         if num_trials < subsets.num_trials:
             raise ValueError(f"a store only grows: it has {subsets.num_trials} trials, {num_trials} asked for")
         last = subsets.num_blocks - 1
         if num_trials > subsets.num_trials and len(subsets.block_trials(last)) < subsets.block_size:
+            if self.is_committed(last):
+                self._kept[last] = {name: self.read(name, last) for name in BLOCK_ARRAYS}
             self.withdraw_block(last)
         self.experiment = self.experiment.replace("subsets", num_trials=num_trials)
         self.fit_arrays()
         self._record_experiment()
 
-    def record_locations(self, experiment: Experiment) -> None:
-        """Remember where the data set's files lie now, if they have moved: the next resume looks there."""
-        moved = {"root": experiment.dataset.root, "path": experiment.dataset.path}
-        if moved != {"root": self.experiment.dataset.root, "path": self.experiment.dataset.path}:
-            self.experiment = self.experiment.replace("dataset", **moved)
+    def record_circumstances(self, experiment: Experiment) -> None:
+        """Remember where the data set's files lie and how trials are executed, if that has changed, for the next resume."""
+        update = {"dataset": experiment.dataset, "execution": experiment.execution}
+        if any(getattr(self.experiment, section) != given for section, given in update.items()):
+            self.experiment = self.experiment.model_copy(update=update)
             self._record_experiment()
 
     def _record_experiment(self) -> None:

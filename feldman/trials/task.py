@@ -65,6 +65,8 @@ def prepare_block_task(
         trials = subsets.block_trials(block)
         masks = subset_masks(subsets.seed, trials, dataset.num_train, subsets.subset_ratio)
         seeds = trial_seeds(subsets.seed, trials)
+        masks.setflags(write=False)  # what a learner is given is what is stored
+        seeds.setflags(write=False)
         started = time.perf_counter()
         correct = learner(masks, seeds)
         seconds = (time.perf_counter() - started) / len(trials)

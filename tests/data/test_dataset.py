@@ -50,9 +50,15 @@ def _with(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
         (lambda d: {"x_train": d.x_train[:, 0]}, "x_train must be [example, ...]"),
         (lambda d: {"x_train": d.x_train[:, :0]}, "x_train must be [example, ...]"),
         (lambda d: {"x_test": d.x_test[:0], "y_test": d.y_test[:0]}, "x_test must be [example, ...]"),
-        (lambda d: {"x_train": d.x_train.astype(str)}, "x_train must hold integers or floats; found dtype <U"),
+        (
+            lambda d: {"x_train": d.x_train.astype(str)},
+            "x_train must hold integers or floats of at most 64 bits; found dtype <U",
+        ),
         (lambda d: {"x_train": d.x_train.astype(complex)}, "x_train must hold integers or floats"),
-        (lambda d: {"x_train": d.x_train > 0}, "x_train must hold integers or floats; found dtype bool"),
+        (
+            lambda d: {"x_train": d.x_train > 0},
+            "x_train must hold integers or floats of at most 64 bits; found dtype bool",
+        ),
         (lambda d: {"y_train": d.y_train[:-1]}, "y_train must hold one label an example (60 of them)"),
         (lambda d: {"y_test": d.y_test[:, None]}, "y_test must hold one label an example (30 of them)"),
         (lambda d: {"x_train": _with(d.x_train, (7, 2), np.nan)}, "x_train must be finite; example 7 holds NaN"),
