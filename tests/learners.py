@@ -52,6 +52,37 @@ def wrong_shape(
     return np.zeros((1, 1), bool), np.zeros((1, 1), bool)
 
 
+def leaving(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Try to end the process, successfully."""
+    raise SystemExit(0)
+
+
+def printing(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Print what it does."""
+    print("training", len(masks), "models")
+    return nearest_centroid(dataset, masks, seeds, {})
+
+
+def meddling(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Write into what it was given."""
+    {"x_train": dataset.x_train, "masks": masks, "seeds": seeds}[str(parameters["target"])][:] = 0
+    return nearest_centroid(dataset, masks, seeds, {})
+
+
+def changing(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Be another learner under the same name while ``FELDMAN_TEST_CHANGED`` is set."""
+    train, test = nearest_centroid(dataset, masks, seeds, {})
+    return (~train, ~test) if "FELDMAN_TEST_CHANGED" in os.environ else (train, test)
+
+
 not_a_function = 3
 
 

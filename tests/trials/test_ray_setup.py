@@ -50,9 +50,21 @@ def test_a_set_up_that_fails_is_one_clear_error(prepare: Any, message: str, ray_
         run_blocks(range(3), executor, lambda block, result: None, max_attempts=3)
 
 
-def test_a_block_that_takes_more_than_the_cluster_has_is_bad_input(ray_address: str) -> None:
-    with pytest.raises(FeldmanError, match=r"a block takes 64 CPUs and 0 GPUs .* the cluster has 2 CPUs and 0 GPUs"):
-        RayExecutor(prepare_scripted, "", address=ray_address, cpus_per_block=64)
+@pytest.mark.parametrize("num_workers", [None, 3])
+@pytest.mark.parametrize(("cpus", "gpus"), [(64, 0.0), (1, 1.0)])
+def test_a_block_that_takes_more_than_the_cluster_has_is_told_and_not_waited_for(
+    ray_address: str, num_workers: int | None, cpus: int, gpus: float
+) -> None:
+    message = rf"a block takes {cpus} CPUs and {gpus:g} GPUs .* the cluster has 2 CPUs and 0 GPUs"
+    with pytest.raises(FeldmanError, match=message):
+        RayExecutor(
+            prepare_scripted,
+            "",
+            address=ray_address,
+            num_workers=num_workers,
+            cpus_per_block=cpus,
+            gpus_per_block=gpus,
+        )
 
 
 def test_an_executor_can_be_closed_with_blocks_in_flight_and_another_one_be_made(
