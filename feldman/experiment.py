@@ -193,7 +193,7 @@ class Experiment(_Section):
         """SHA-256 of `identity`, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
-    def replace(self, section: str, **fields: Any) -> Experiment:
+    def replace(self, section: str, fields: Mapping[str, Any]) -> Experiment:
         """Return the same experiment with some fields of one section changed, validated anew."""
         document = self.model_dump()
         document[section] = {**document[section], **fields}

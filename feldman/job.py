@@ -103,7 +103,7 @@ def run(
         kept = store.experiment.subsets
         num_trials = max(kept.num_trials, experiment.subsets.num_trials)
         subsets = {"num_trials": num_trials, "block_size": kept.block_size}
-        experiment = experiment.replace("subsets", **subsets)
+        experiment = experiment.replace("subsets", subsets)
     else:
         paths.check_new()
     return _work(paths, experiment, dataset, address, on_progress)
@@ -140,7 +140,7 @@ def resume(
             raise InputError(
                 f"'{paths.root}' has {experiment.subsets.num_trials} trials and only grows; found --num-trials {num_trials}"
             )
-        experiment = experiment.replace("subsets", num_trials=num_trials)
+        experiment = experiment.replace("subsets", {"num_trials": num_trials})
     dataset = _checked_dataset(experiment, address)
     store.check_experiment(experiment, dataset.fingerprint)
     return _work(paths, experiment, dataset, address, on_progress)

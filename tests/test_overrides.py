@@ -31,7 +31,7 @@ from feldman.experiment_files import load_experiment
 def test_an_override_changes_one_field_and_nothing_else(override: str, section: str, key: str, value: Any) -> None:
     plain, changed = load_experiment("digits"), load_experiment("digits", [override])
     assert getattr(getattr(changed, section), key) == value
-    assert changed == plain.replace(section, **{key: value})
+    assert changed == plain.replace(section, {key: value})
 
 
 def test_the_last_of_several_overrides_of_a_field_holds() -> None:

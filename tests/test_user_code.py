@@ -21,7 +21,7 @@ from tests.conftest import Cli, small_experiment
 
 def with_learner(path: Path, name: str, **parameters: str) -> Experiment:
     return small_experiment(path, num_trials=20).replace(
-        "learner", name=f"tests.learners:{name}", parameters=parameters
+        "learner", {"name": f"tests.learners:{name}", "parameters": parameters}
     )
 
 
@@ -33,7 +33,7 @@ def test_a_learner_that_leaves_is_a_learner_that_fails(tmp_path: Path, arrays_fi
 def test_on_ray_too_a_learner_that_leaves_is_a_learner_that_fails(
     tmp_path: Path, arrays_file: Path, ray_address: str
 ) -> None:
-    experiment = with_learner(arrays_file, "leaving").replace("execution", executor="ray")
+    experiment = with_learner(arrays_file, "leaving").replace("execution", {"executor": "ray"})
     with pytest.raises(TrialsFailedError, match=r"failed 3 times each.* SystemExit: 0"):
         run(experiment, tmp_path / "run", address=ray_address)
 

@@ -287,7 +287,7 @@ class TrialStore:
             if self.is_committed(last):
                 self._kept[last] = {name: self.read(name, last) for name in BLOCK_ARRAYS}
             self.withdraw_block(last)
-        self.experiment = self.experiment.replace("subsets", num_trials=num_trials)
+        self.experiment = self.experiment.replace("subsets", {"num_trials": num_trials})
         self.fit_arrays()
         self._record_experiment()
 

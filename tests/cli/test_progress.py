@@ -21,7 +21,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def slow_experiment(tmp_path: Path, arrays_file: Path) -> str:
     """240 trials in 30 blocks of a twentieth of a second: long enough for the bar to be drawn many times."""
     experiment = small_experiment(arrays_file, num_trials=240)
-    text = experiment_to_toml(experiment.replace("learner", parameters={"sleep_seconds": 0.05}))
+    text = experiment_to_toml(experiment.replace("learner", {"parameters": {"sleep_seconds": 0.05}}))
     (tmp_path / "slow.toml").write_text(text)
     return "slow.toml"
 
