@@ -139,7 +139,8 @@ def _find(source: IdxSource, root: str | None) -> Path:
 
 
 def _layouts(root: Path, source: IdxSource) -> list[Path]:
-    return [root, root / source.name, root / source.torchvision_class / "raw"]
+    # Named folders first: the files of all such data sets have the same names.
+    return [root / source.name, root / source.torchvision_class / "raw", root]
 
 
 def _cache_folder() -> Path:

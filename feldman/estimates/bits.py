@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt64
@@ -11,10 +14,13 @@ from numpy.typing import NDArray
 
 from feldman.errors import RunDirectoryError, command
 from feldman.estimates.kernel import LANES, WORD_BITS, WORDS_AT_ONCE, pack_rows
-from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
+from feldman.trials.integrity import Damage, find_small_damage, read_checked, refuse_damage
 from feldman.trials.store import TrialStore
 
 __all__ = ["TrialBits", "in_lanes", "labels_of", "pack_trials", "read_bits"]
+
+_BLOCKS_AHEAD = 2
+"""Blocks that are read and decoded while the one before them is packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +83,25 @@ def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block:
     sizes = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}
     words = {name: _no_words(size, num_trials) for name, size in sizes.items()}
     damage, trial = find_small_damage(store), 0
-    for block in blocks:
-        arrays, found = read_checked(store, block, every_trial=False)
-        damage += found
-        if not found:
-            for name, packed in words.items():
-                pack_rows(arrays[name], trial, packed)
-        trial += len(store.experiment.subsets.block_trials(block))
-        on_block(block)
+    with ThreadPoolExecutor(_BLOCKS_AHEAD) as threads:
+        reading = deque[Future[tuple[dict[str, NDArray[Any]], list[Damage]]]]()
+        for position, block in enumerate(blocks):
+            while len(reading) <= _BLOCKS_AHEAD and position + len(reading) < len(blocks):
+                ahead = blocks[position + len(reading)]
+                reading.append(threads.submit(read_checked, store, ahead, every_trial=False))
+            arrays, found = reading.popleft().result()
+            damage += found
+            if not found:
+                for name, packed in words.items():
+                    pack_rows(arrays[name], trial, packed)
+            trial += len(store.experiment.subsets.block_trials(block))
+            on_block(block)
     refuse_damage(store, damage)
     return TrialBits(num_trials=num_trials, **words)
 
 
 def in_lanes(words: UInt64[np.ndarray, "example word"]) -> UInt64[np.ndarray, "tile word lane"]:
-    """Lay examples side by side for the kernel: tiles of 64 examples, word after word; missing ones are 0."""
+    """Lay examples side by side for the kernel: as many a tile as it has lanes, word after word; missing ones are 0."""
     num_tiles = -(-len(words) // LANES)
     padded = np.zeros((num_tiles * LANES, words.shape[1]), np.uint64)
     padded[: len(words)] = words

@@ -41,7 +41,7 @@ class Trials(NamedTuple):
 def any_trials(draw: st.DrawFn) -> Trials:
     """Bits of any small shape, words and lanes full or not; examples in every trial, or in none, are likely."""
     num_trials, num_train = draw(st.integers(1, 300)), draw(st.integers(1, 9))
-    num_test = draw(st.one_of(st.integers(1, 7), st.sampled_from([63, 64, 65, 130])))
+    num_test = draw(st.one_of(st.integers(1, 7), st.sampled_from([63, 64, 65, 127, 128, 129, 300])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     mask = rng.random((num_trials, num_train)) < draw(st.floats(0, 1))
     for column in range(num_train):
