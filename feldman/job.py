@@ -213,7 +213,7 @@ def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: Progre
         paths,
         min_influence=min_influence,
         min_memorization=min_memorization,
-        on_progress=lambda stage, done, total: tell(Progress(stage=stage, done=done, total=total)),
+        tell=tell,
     )
     events.write("estimates_written", {"num_trials": num_trials})
 

@@ -19,15 +19,8 @@ def verify_run(path: str, as_json: bool) -> None:
     paths = run_paths(path)
     store = TrialStore.open(paths.store)
     blocks = store.committed_blocks()
-    done = 0
     with ProgressDisplay() as display:
-
-        def count(block: int) -> None:
-            nonlocal done
-            done += len(store.experiment.subsets.block_trials(block))
-            display(Progress(stage="checking", done=done, total=store.num_trials_in(blocks)))
-
-        damage = find_damage(store, on_block=count)
+        damage = find_damage(store, lambda done, total: display(Progress(stage="checking", done=done, total=total)))
     num_damaged = len({found.block for found in damage if found.block is not None})
     if as_json:
         print_json(
@@ -55,7 +48,7 @@ def estimate_run(path: str, min_influence: float, min_memorization: float, as_js
             paths,
             min_influence=min_influence,
             min_memorization=min_memorization,
-            on_progress=lambda stage, done, total: display(Progress(stage=stage, done=done, total=total)),
+            tell=display,
         )
     num_pairs = read_table(paths.influence, paths.root)[0].num_rows
     if as_json:

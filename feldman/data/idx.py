@@ -124,9 +124,8 @@ def _find(source: IdxSource, root: str | None) -> Path:
     if root is not None:
         folders = _layouts(Path(root), source)
     else:
-        cache = os.environ.get("FELDMAN_DATA")
-        folders = (_layouts(Path(cache), source) if cache else []) + [Path(source.system_folder)]
-        folders += _layouts(_cache_folder(), source)
+        own, system = _layouts(_cache_folder(), source), Path(source.system_folder)
+        folders = [*own, system] if os.environ.get("FELDMAN_DATA") else [system, *own]
     for folder in folders:
         found = [file for file in FILES.values() if _candidates(folder, file)]
         if len(found) == len(FILES) or (found and root is not None):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt64
+from jaxtyping import Bool, UInt64
 from numpy.typing import NDArray
 
 from feldman.errors import RunDirectoryError, command
@@ -17,7 +17,7 @@ from feldman.estimates.kernel import LANES, WORD_BITS, WORDS_AT_ONCE, pack_rows
 from feldman.trials.integrity import Damage, find_small_damage, read_checked, refuse_damage
 from feldman.trials.store import TrialStore
 
-__all__ = ["TrialBits", "in_lanes", "labels_of", "pack_trials", "read_bits"]
+__all__ = ["TrialBits", "in_lanes", "pack_trials", "read_bits"]
 
 _BLOCKS_AHEAD = 2
 """Blocks that are read and decoded while the one before them is packed."""
@@ -65,7 +65,7 @@ def pack_trials(
 def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block: None) -> TrialBits:
     """Read the bits of all committed blocks, a block at a time: (2 num_train + num_test) x num_trials / 8 bytes in all.
 
-    Every block is compared with its checksums and the plan on the way.
+    Labels are looked at, and every block is compared with its checksums and the plan, on the way.
 
     Raises
     ------
@@ -74,15 +74,15 @@ def read_bits(store: TrialStore, on_block: Callable[[int], None] = lambda block:
     CorruptStoreError
         If any committed block is damaged; none is left out silently.
     """
-    blocks = store.committed_blocks()
+    damage, blocks, trial = find_small_damage(store), store.committed_blocks(), 0
     if not blocks:
+        refuse_damage(store, damage)
         raise RunDirectoryError(
             f"'{store.path.parent}' has no committed trials yet; let it run on, or `{command('resume', store.path.parent)}`"
         )
     num_trials = store.num_trials_in(blocks)
     sizes = {"subset_mask": store.num_train, "train_correct": store.num_train, "test_correct": store.num_test}
     words = {name: _no_words(size, num_trials) for name, size in sizes.items()}
-    damage, trial = find_small_damage(store), 0
     with ThreadPoolExecutor(_BLOCKS_AHEAD) as threads:
         reading = deque[Future[tuple[dict[str, NDArray[Any]], list[Damage]]]]()
         for position, block in enumerate(blocks):
@@ -106,18 +106,6 @@ def in_lanes(words: UInt64[np.ndarray, "example word"]) -> UInt64[np.ndarray, "t
     padded = np.zeros((num_tiles * LANES, words.shape[1]), np.uint64)
     padded[: len(words)] = words
     return np.ascontiguousarray(padded.reshape(num_tiles, LANES, -1).transpose(0, 2, 1))
-
-
-def labels_of(store: TrialStore) -> tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]]:
-    """Return the labels of training and test examples.
-
-    Raises
-    ------
-    CorruptStoreError
-        If they cannot be read.
-    """
-    refuse_damage(store, find_small_damage(store))
-    return store.labels("train"), store.labels("test")
 
 
 def _no_words(num_examples: int, num_trials: int) -> NDArray[np.uint64]:

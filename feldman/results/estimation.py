@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from feldman.estimates.bits import labels_of, read_bits
+from feldman.estimates.bits import read_bits
 from feldman.estimates.influence import select_pairs
 from feldman.estimates.memorization import estimate_memorization
 from feldman.results.tables import (
@@ -18,6 +16,7 @@ from feldman.results.tables import (
     write_table,
 )
 from feldman.trials.rundir import RunPaths, table_lock
+from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore, storage_errors
 
 __all__ = ["write_estimates"]
@@ -28,7 +27,7 @@ def write_estimates(
     *,
     min_influence: float = DEFAULT_MIN_INFLUENCE,
     min_memorization: float = DEFAULT_MIN_MEMORIZATION,
-    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    tell: ProgressCallback = lambda progress: None,
 ) -> TableFacts:
     """Estimate from the trials that are committed now, and write both tables.
 
@@ -41,8 +40,8 @@ def write_estimates(
         The run.
     min_influence, min_memorization
         Which pairs are kept.
-    on_progress
-        Told the stage, how much of it is done, and how much there is.
+    tell
+        Told how far it is.
 
     Raises
     ------
@@ -53,13 +52,11 @@ def write_estimates(
     """
     with table_lock(paths):
         store = TrialStore.open(paths.store)
-        train_labels, test_labels = labels_of(store)
-        reading = _Counter("reading trials", len(store.committed_blocks()), on_progress)
+        reading = _Counter("reading trials", len(store.committed_blocks()), tell)
         bits = read_bits(store, lambda block: reading.add(1))
         memorization = estimate_memorization(bits)
-        looking = _Counter(
-            "estimating influence", int((memorization.memorization >= min_memorization).sum()), on_progress
-        )
+        train_labels, test_labels = store.labels("train"), store.labels("test")
+        looking = _Counter("estimating influence", int((memorization.memorization >= min_memorization).sum()), tell)
         pairs = select_pairs(
             bits,
             memorization.memorization,
@@ -86,9 +83,9 @@ def write_estimates(
 class _Counter:
     """Counts up to a total, and tells."""
 
-    def __init__(self, stage: str, total: int, tell: Callable[[str, int, int], None]) -> None:
+    def __init__(self, stage: str, total: int, tell: ProgressCallback) -> None:
         self._stage, self._total, self._tell, self._done = stage, total, tell, 0
 
     def add(self, count: int) -> None:
         self._done += count
-        self._tell(self._stage, self._done, self._total)
+        self._tell(Progress(stage=self._stage, done=self._done, total=self._total))

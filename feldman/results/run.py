@@ -21,6 +21,7 @@ from feldman.results.tables import (
     influence_table,
     memorization_table,
 )
+from feldman.trials.plan import subset_size
 from feldman.trials.rundir import RunPaths, run_paths, writer_of
 from feldman.trials.store import TrialStore
 
@@ -104,7 +105,7 @@ class Run:
             num_blocks=store.num_blocks,
             num_committed_blocks=len(blocks),
             block_size=subsets.block_size,
-            subset_size=round(subsets.subset_ratio * store.num_train),
+            subset_size=subset_size(subsets.subset_ratio, store.num_train),
             mean_train_accuracy=recorded["train_accuracy"][0],
             mean_test_accuracy=recorded["test_accuracy"][0],
             std_test_accuracy=recorded["test_accuracy"][1],
@@ -123,11 +124,11 @@ class Run:
         pyarrow.Table
             One row a training example, with the columns of ``memorization.parquet``.
         """
-        from feldman.estimates.bits import labels_of, read_bits
+        from feldman.estimates.bits import read_bits
         from feldman.estimates.memorization import estimate_memorization
 
         store = self.store
-        return memorization_table(estimate_memorization(read_bits(store)), labels_of(store)[0])
+        return memorization_table(estimate_memorization(read_bits(store)), store.labels("train"))
 
     def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
         """Estimate the influence of some training examples on every test example, from the trials committed now.
@@ -178,14 +179,14 @@ class Run:
         pyarrow.Table
             With the columns of ``influence.parquet``.
         """
-        from feldman.estimates.bits import labels_of, read_bits
+        from feldman.estimates.bits import read_bits
         from feldman.estimates.influence import select_pairs
         from feldman.estimates.memorization import estimate_memorization
 
         store = self.store
         bits = read_bits(store)
         memorization = estimate_memorization(bits).memorization
-        labels = labels_of(store)
+        labels = store.labels("train"), store.labels("test")
         parts = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
         tables = [influence_table(part, memorization, *labels) for part in parts]
         table = pa.concat_tables([INFLUENCE_SCHEMA.empty_table(), *tables])

@@ -31,25 +31,27 @@ class Damage:
         return asdict(self)
 
 
-def find_damage(store: TrialStore, on_block: Callable[[int], None] = lambda block: None) -> list[Damage]:
+def find_damage(store: TrialStore, on_trials: Callable[[int, int], None] = lambda done, total: None) -> list[Damage]:
     """Look at the labels, the markers and every committed block; see `read_checked`.
 
     Parameters
     ----------
     store
         An open store.
-    on_block
-        Told each block that has been looked at, for a progress bar.
+    on_trials
+        Told after each block how many trials have been looked at, and how many there are, for a progress bar.
 
     Returns
     -------
     list of Damage
         Empty if all is well.
     """
-    damage = find_small_damage(store)
-    for block in store.committed_blocks():
+    damage, blocks, done = find_small_damage(store), store.committed_blocks(), 0
+    total = store.num_trials_in(blocks)
+    for block in blocks:
         damage += read_checked(store, block)[1]
-        on_block(block)
+        done += len(store.experiment.subsets.block_trials(block))
+        on_trials(done, total)
     return damage
 
 

@@ -188,15 +188,9 @@ class _TrainingSession:
 
 
 def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
-    total, done = store.num_trials_in(store.committed_blocks()), 0
-
-    def count(block: int) -> None:
-        nonlocal done
-        done += len(store.experiment.subsets.block_trials(block))
-        tell(Progress(stage="checking", done=done, total=total))
-
+    total = store.num_trials_in(store.committed_blocks())
     damaged: dict[int, str] = {}
-    for found in find_damage(store, on_block=count):
+    for found in find_damage(store, lambda done, total: tell(Progress(stage="checking", done=done, total=total))):
         if found.block is not None:  # labels have been restored
             damaged.setdefault(found.block, found.problem)
     for block, problem in damaged.items():
@@ -205,7 +199,7 @@ def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallbac
     if damaged:
         first = next(iter(damaged.values()))
         note = f"{len(damaged)} damaged block(s) will be trained again ({first})"
-        tell(Progress(stage="checking", done=done, total=total, note=note))
+        tell(Progress(stage="checking", done=total, total=total, note=note))
 
 
 def _executor(experiment: Experiment, dataset: Dataset, address: str | None) -> Executor:

@@ -166,34 +166,29 @@ class TrialStore:
 
     def is_committed(self, block: int) -> bool:
         """Tell whether a block counts. A marker that cannot be read is no marker: its block is trained again."""
-        try:
-            return bool(self._arrays["committed"][block] == 1)
-        except ValueError:
-            return False
+        return self._marker(block) == 1
 
     def committed_blocks(self) -> list[int]:
         """Return the blocks that count, ascending."""
-        try:
-            markers = np.asarray(self._arrays["committed"][: self.num_blocks])
-        except ValueError:
-            return [block for block in range(self.num_blocks) if self.is_committed(block)]
-        return [int(block) for block in np.flatnonzero(markers == 1)]
+        return [block for block, marker in enumerate(self._markers()) if marker == 1]
 
     def unreadable_markers(self) -> list[int]:
         """Return the blocks whose marker is there and cannot be read: whether they count is not known."""
+        return [block for block, marker in enumerate(self._markers()) if marker is None]
+
+    def _markers(self) -> list[int | None]:
+        """Return each block's marker, None where it cannot be read; all at once unless one of them is damaged."""
+        array = self._arrays["committed"]
         try:
-            self._arrays["committed"][: self.num_blocks]
+            return [int(marker) for marker in np.asarray(array[: self.num_blocks])]
         except ValueError:
-            pass  # which ones?
-        else:
-            return []
-        unreadable = []
-        for block in range(self.num_blocks):
-            try:
-                self._arrays["committed"][block]
-            except ValueError:
-                unreadable.append(block)
-        return unreadable
+            return [self._marker(block) for block in range(self.num_blocks)]
+
+    def _marker(self, block: int) -> int | None:
+        try:
+            return int(np.asarray(self._arrays["committed"][block]))
+        except ValueError:
+            return None
 
     def num_trials_in(self, blocks: list[int]) -> int:
         """Return how many trials some blocks hold."""
