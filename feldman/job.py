@@ -15,11 +15,12 @@ from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
+from feldman.estimates.selection import PairSelection
 from feldman.experiment import Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION, read_table
+from feldman.results.tables import read_facts, read_table
 from feldman.trials.events import EventLog
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
@@ -208,23 +209,16 @@ def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: Progre
     # Imported here: compiled code that a run with nothing to estimate need not wait for.
     from feldman.results.estimation import write_estimates
 
-    min_influence, min_memorization = _thresholds(paths)
-    write_estimates(
-        paths,
-        min_influence=min_influence,
-        min_memorization=min_memorization,
-        tell=tell,
-    )
+    write_estimates(paths, selection=_selection(paths), tell=tell)
     events.write("estimates_written", {"num_trials": num_trials})
 
 
-def _thresholds(paths: RunPaths) -> tuple[float, float]:
-    """Return the thresholds of the table that is replaced: whoever chose them wants them for more trials too."""
+def _selection(paths: RunPaths) -> PairSelection:
+    """Return the selection of the table that is replaced: whoever chose it wants it for more trials too."""
     try:
-        facts = read_table(paths.influence, paths.root)[1]
+        return read_facts(paths.influence, paths.root).selection
     except FeldmanError:
-        return DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION
-    return facts.min_influence, facts.min_memorization
+        return PairSelection()
 
 
 def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
@@ -241,10 +235,11 @@ def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunS
     pairs, facts = read_table(paths.influence, paths.root)
     return RunSummary(
         status=open_run(paths.root).status(),
-        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], facts.min_memorization)).as_py() or 0,
+        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], facts.selection.min_memorization)).as_py()
+        or 0,
         num_pairs=len(pairs),
-        min_influence=facts.min_influence,
-        min_memorization=facts.min_memorization,
+        min_influence=facts.selection.min_influence,
+        min_memorization=facts.selection.min_memorization,
         largest_stderr=largest_stderr(memorization["num_in"].to_numpy(), memorization["num_out"].to_numpy()),
         seconds=seconds,
         train_wall_seconds=train_wall_seconds,

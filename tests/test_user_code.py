@@ -12,6 +12,7 @@ import zarr
 
 from feldman import open_run, resume, run
 from feldman.errors import TrialsFailedError
+from feldman.estimates.selection import PairSelection
 from feldman.experiment import Experiment
 from feldman.experiment_files import experiment_to_toml
 from feldman.results.estimation import write_estimates
@@ -84,12 +85,12 @@ def test_an_open_run_and_an_estimate_see_what_has_been_committed_since(tmp_path:
     opened, paths = open_run(tmp_path / "run"), run_paths(tmp_path / "run")
     resume(tmp_path / "run", num_trials=40)
     assert opened.memorization()["num_in"][0].as_py() + opened.memorization()["num_out"][0].as_py() == 40
-    assert write_estimates(paths).num_trials == 40
+    assert write_estimates(paths, selection=PairSelection()).num_trials == 40
 
 
 def test_thresholds_that_were_chosen_are_kept_when_the_run_grows(tmp_path: Path, arrays_file: Path) -> None:
     run(with_learner(arrays_file, "nearest_centroid"), tmp_path / "run")
-    write_estimates(run_paths(tmp_path / "run"), min_influence=0.05, min_memorization=0.1)
+    write_estimates(run_paths(tmp_path / "run"), selection=PairSelection(min_influence=0.05, min_memorization=0.1))
     assert resume(tmp_path / "run", num_trials=40).min_influence == 0.05
 
 

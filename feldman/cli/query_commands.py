@@ -135,7 +135,7 @@ def _trials(facts: TableFacts, store: TrialStore) -> str:
 
 
 def _tell_age(facts: TableFacts, store: TrialStore, paths: RunPaths) -> None:
-    newer = store.num_trials_in(store.committed_blocks()) - facts.num_trials
+    newer = store.num_trials_in(store.committed_blocks()) - (facts.num_trials or 0)
     if newer > 0:
         print(
             f"{newer:,} trials are newer than the table; `{command('estimate', Path(paths.root))}` counts them",

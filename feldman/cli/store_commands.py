@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
+from feldman.estimates.selection import PairSelection
 from feldman.results.estimation import write_estimates
 from feldman.results.tables import read_table
 from feldman.trials.integrity import find_damage, refuse_damage
@@ -46,13 +47,12 @@ def estimate_run(path: str, min_influence: float, min_memorization: float, as_js
     with ProgressDisplay() as display:
         facts = write_estimates(
             paths,
-            min_influence=min_influence,
-            min_memorization=min_memorization,
+            selection=PairSelection(min_influence=min_influence, min_memorization=min_memorization),
             tell=display,
         )
     num_pairs = read_table(paths.influence, paths.root)[0].num_rows
     if as_json:
-        document = {"run": str(paths.root), "num_pairs": num_pairs, **facts.__dict__}
+        document = {"run": str(paths.root), "num_pairs": num_pairs, **facts.as_json()}
         print_json({**document, "memorization_path": str(paths.memorization), "influence_path": str(paths.influence)})
         return
     trials = f"{facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"

@@ -36,14 +36,14 @@ class Pairs:
 
     Attributes
     ----------
-    train_index, test_index
+    train_index, target_index
         int64 [pair].
     influence, stderr, ci_low, ci_high
         float64 [pair].
     """
 
     train_index: Int64[np.ndarray, " pair"]
-    test_index: Int64[np.ndarray, " pair"]
+    target_index: Int64[np.ndarray, " pair"]
     influence: Float64[np.ndarray, " pair"]
     stderr: Float64[np.ndarray, " pair"]
     ci_low: Float64[np.ndarray, " pair"]
@@ -149,7 +149,7 @@ def _tile_pairs(
     value, stderr, ci_low, ci_high = (values[kept] for values in difference)
     return Pairs(
         train_index=tile[row[kept]].astype(np.int64),
-        test_index=test[kept],
+        target_index=test[kept],
         influence=value,
         stderr=stderr,
         ci_low=ci_low,

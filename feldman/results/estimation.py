@@ -5,15 +5,14 @@ from __future__ import annotations
 from feldman.estimates.bits import read_bits
 from feldman.estimates.influence import select_pairs
 from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.selection import PairSelection
+from feldman.results.table_writer import TableWriter
 from feldman.results.tables import (
-    DEFAULT_MIN_INFLUENCE,
-    DEFAULT_MIN_MEMORIZATION,
-    INFLUENCE_SCHEMA,
     MEMORIZATION_SCHEMA,
     TableFacts,
+    influence_schema,
     influence_table,
     memorization_table,
-    write_table,
 )
 from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.session import Progress, ProgressCallback
@@ -25,8 +24,7 @@ __all__ = ["write_estimates"]
 def write_estimates(
     paths: RunPaths,
     *,
-    min_influence: float = DEFAULT_MIN_INFLUENCE,
-    min_memorization: float = DEFAULT_MIN_MEMORIZATION,
+    selection: PairSelection,
     tell: ProgressCallback = lambda progress: None,
 ) -> TableFacts:
     """Estimate from the trials that are committed now, and write both tables.
@@ -38,7 +36,7 @@ def write_estimates(
     ----------
     paths
         The run.
-    min_influence, min_memorization
+    selection
         Which pairs are kept.
     tell
         Told how far it is.
@@ -56,27 +54,32 @@ def write_estimates(
         bits = read_bits(store, lambda block: reading.add(1))
         memorization = estimate_memorization(bits)
         train_labels, test_labels = store.labels("train"), store.labels("test")
-        looking = _Counter("estimating influence", int((memorization.memorization >= min_memorization).sum()), tell)
+        looking = _Counter(
+            "estimating influence", int((memorization.memorization >= selection.min_memorization).sum()), tell
+        )
         pairs = select_pairs(
             bits,
             memorization.memorization,
-            min_influence=min_influence,
-            min_memorization=min_memorization,
+            min_influence=selection.min_influence,
+            min_memorization=selection.min_memorization,
             on_examples=looking.add,
         )
         facts = TableFacts(
             num_trials=bits.num_trials,
             fingerprint=store.experiment.fingerprint,
             digest=store.digest(),
-            min_influence=min_influence,
-            min_memorization=min_memorization,
+            num_train=store.num_train,
+            num_test=store.num_test,
+            class_names=tuple(store.attributes["dataset"]["class_names"]),
+            selection=selection,
         )
         tables = (influence_table(part, memorization.memorization, train_labels, test_labels) for part in pairs)
         with storage_errors(paths.root):
-            write_table(
-                [memorization_table(memorization, train_labels)], MEMORIZATION_SCHEMA, facts, paths.memorization
-            )
-            write_table(tables, INFLUENCE_SCHEMA, facts, paths.influence)
+            with TableWriter(paths.memorization, MEMORIZATION_SCHEMA, facts) as writer:
+                writer.write(memorization_table(memorization, train_labels))
+            with TableWriter(paths.influence, influence_schema(), facts, cut_by="test_index") as writer:
+                for table in tables:
+                    writer.write(table)
     return facts
 
 

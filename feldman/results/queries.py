@@ -61,8 +61,8 @@ def top_pairs(
         If a threshold is below that of the table, which lacks such pairs.
     """
     for name, asked, kept in (
-        ("influence", min_influence, facts.min_influence),
-        ("memorization", min_memorization, facts.min_memorization),
+        ("influence", min_influence, facts.selection.min_influence),
+        ("memorization", min_memorization, facts.selection.min_memorization),
     ):
         if asked is not None and asked < kept:
             raise QueryError(

@@ -12,15 +12,10 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from feldman.errors import QueryError
+from feldman.estimates.selection import DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION
 from feldman.experiment import Experiment
 from feldman.results.queries import sorted_pairs, with_one_class
-from feldman.results.tables import (
-    DEFAULT_MIN_INFLUENCE,
-    DEFAULT_MIN_MEMORIZATION,
-    INFLUENCE_SCHEMA,
-    influence_table,
-    memorization_table,
-)
+from feldman.results.tables import influence_schema, influence_table, memorization_table
 from feldman.trials.plan import subset_size
 from feldman.trials.rundir import RunPaths, run_paths, writer_of
 from feldman.trials.store import TrialStore
@@ -189,7 +184,7 @@ class Run:
         labels = store.labels("train"), store.labels("test")
         parts = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
         tables = [influence_table(part, memorization, *labels) for part in parts]
-        table = pa.concat_tables([INFLUENCE_SCHEMA.empty_table(), *tables])
+        table = pa.concat_tables([influence_schema().empty_table(), *tables])
         return sorted_pairs(with_one_class(table) if same_class else table).slice(0, top)
 
     def to_xarray(self) -> xarray.Dataset:

@@ -1,42 +1,35 @@
-"""The tables of a run: their columns, written whole or not at all, and read."""
+"""The tables of a run: their columns, what they were made from, and how they are read."""
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feldman.errors import CorruptStoreError, RunDirectoryError, command
+from feldman.errors import CorruptStoreError, QueryError, RunDirectoryError, command
+from feldman.estimates.selection import PairSelection, Targets
 
 if TYPE_CHECKING:  # queries read tables without paying for the kernel
     from feldman.estimates.influence import Pairs
     from feldman.estimates.memorization import Memorization
 
 __all__ = [
-    "DEFAULT_MIN_INFLUENCE",
-    "DEFAULT_MIN_MEMORIZATION",
-    "INFLUENCE_SCHEMA",
     "MEMORIZATION_SCHEMA",
     "TableFacts",
+    "influence_schema",
     "influence_table",
     "memorization_table",
+    "read_facts",
     "read_table",
-    "write_table",
 ]
 
-DEFAULT_MIN_INFLUENCE = 0.15
-DEFAULT_MIN_MEMORIZATION = 0.25
-_METADATA_KEY = b"feldman"
-_ROW_GROUP = 131_072
+METADATA_KEY = b"feldman"
 
 MEMORIZATION_SCHEMA = pa.schema(
     [
@@ -45,29 +38,67 @@ MEMORIZATION_SCHEMA = pa.schema(
         *((name, pa.int64()) for name in ("num_in", "num_out", "correct_in", "correct_out")),
     ]
 )
-INFLUENCE_SCHEMA = pa.schema(
-    [
-        *((name, pa.int64()) for name in ("train_index", "test_index")),
-        *((name, pa.float64()) for name in ("influence", "stderr", "ci_low", "ci_high", "memorization")),
-        *((name, pa.int64()) for name in ("train_label", "test_label")),
-    ]
-)
+
+
+def influence_schema(targets: Targets = "test") -> pa.Schema:
+    """Return the columns of a table of pairs: ``test_index`` and ``test_label``, or ``target_...`` for training examples."""
+    target = "test" if targets == "test" else "target"
+    return pa.schema(
+        [
+            *((name, pa.int64()) for name in ("train_index", f"{target}_index")),
+            *((name, pa.float64()) for name in ("influence", "stderr", "ci_low", "ci_high", "memorization")),
+            *((name, pa.int64()) for name in ("train_label", f"{target}_label")),
+        ]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:
-    """What a table was made from; kept in its Parquet metadata. ``digest`` is that of the committed trials."""
+    """What a table was made from; kept in its Parquet metadata, so that a table explains itself.
 
-    num_trials: int
-    fingerprint: str
-    digest: str
-    min_influence: float
-    min_memorization: float
+    Attributes
+    ----------
+    source
+        ``"trials"``, or the name of the file that was imported.
+    num_trials, fingerprint, digest
+        Of the committed trials it was made from; None where imported.
+    num_train, num_test
+        Size of the data set; None where an imported file does not tell.
+    class_names
+        By label; empty where not known.
+    selection
+        Which pairs were kept.
+    """
+
+    source: str = "trials"
+    num_trials: int | None = None
+    fingerprint: str | None = None
+    digest: str | None = None
+    num_train: int | None = None
+    num_test: int | None = None
+    class_names: tuple[str, ...] = ()
+    selection: PairSelection = field(default_factory=PairSelection)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as an object for ``--json`` and for the metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> TableFacts:
+        """Undo `as_json`.
+
+        Raises
+        ------
+        TypeError, KeyError, QueryError
+            If it is no such object.
+        """
+        known = {**document, "class_names": tuple(document["class_names"])}
+        return cls(**{**known, "selection": PairSelection(**document["selection"])})
 
 
-def memorization_table(memorization: Memorization, labels: NDArray[np.integer]) -> pa.Table:
-    """Return one row a training example, in their order."""
-    columns = {"train_index": np.arange(len(labels)), "label": labels, **memorization.__dict__}
+def memorization_table(memorization: Memorization, labels: NDArray[np.integer], first: int = 0) -> pa.Table:
+    """Return one row a training example, in their order, numbered from ``first``."""
+    columns = {"train_index": np.arange(first, first + len(labels)), "label": labels, **memorization.__dict__}
     return pa.table(columns, schema=MEMORIZATION_SCHEMA)
 
 
@@ -75,20 +106,27 @@ def influence_table(
     pairs: Pairs,
     memorization: NDArray[np.float64],
     train_labels: NDArray[np.integer],
-    test_labels: NDArray[np.integer],
+    target_labels: NDArray[np.integer],
+    targets: Targets = "test",
 ) -> pa.Table:
-    """Return one row a pair."""
-    columns = {
-        **pairs.__dict__,
-        "memorization": memorization[pairs.train_index],
-        "train_label": train_labels[pairs.train_index],
-        "test_label": test_labels[pairs.test_index],
-    }
-    return pa.table(columns, schema=INFLUENCE_SCHEMA)
+    """Return one row a pair; ``memorization`` and labels are those of all examples."""
+    schema = influence_schema(targets)
+    values = [
+        pairs.train_index,
+        pairs.target_index,
+        pairs.influence,
+        pairs.stderr,
+        pairs.ci_low,
+        pairs.ci_high,
+        memorization[pairs.train_index],
+        train_labels[pairs.train_index],
+        target_labels[pairs.target_index],
+    ]
+    return pa.table(dict(zip(schema.names, values, strict=True)), schema=schema)
 
 
-def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
-    """Read a table and what it was made from.
+def read_facts(path: Path, run: Path) -> TableFacts:
+    """Read what a table was made from, and nothing else of it.
 
     Raises
     ------
@@ -97,45 +135,44 @@ def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
     CorruptStoreError
         If it cannot be read.
     """
+    return _facts_of(_opened(path, run), path, run)
+
+
+def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
+    """Read a whole table and what it was made from.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is not there yet.
+    CorruptStoreError
+        If it cannot be read.
+    """
+    opened = _opened(path, run)
+    facts = _facts_of(opened, path, run)
+    try:
+        return opened.read(), facts  # pq.read_table would import pandas: a third of a query's time
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, run, error) from None
+
+
+def _opened(path: Path, run: Path) -> pq.ParquetFile:
     if not path.exists():
         raise RunDirectoryError(
             f"'{run}' has no {path.name} yet; `{command('estimate', run)}` makes it from the trials so far"
         )
     try:
-        table = pq.ParquetFile(path).read()  # pq.read_table would import pandas: a third of a query's time
-        facts = TableFacts(**json.loads(table.schema.metadata[_METADATA_KEY]))
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise CorruptStoreError(
-            f"{path} cannot be read ({error}); `{command('estimate', run)}` makes it anew"
-        ) from None
-    return table, facts
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, run, error) from None
 
 
-def write_table(parts: Iterable[pa.Table], schema: pa.Schema, facts: TableFacts, path: Path) -> None:
-    """Write a table as its parts come, in row groups of one size; it appears under its name when it is whole.
-
-    Parameters
-    ----------
-    parts
-        Tables of this schema.
-    schema, facts
-        Its columns, and what it was made from.
-    path
-        Replaced if it is there.
-    """
-    schema = schema.with_metadata({_METADATA_KEY: json.dumps(facts.__dict__, sort_keys=True)})
-    building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    waiting = schema.empty_table()
+def _facts_of(opened: pq.ParquetFile, path: Path, run: Path) -> TableFacts:
     try:
-        with pq.ParquetWriter(building, schema, compression="zstd") as writer:
-            for part in parts:
-                waiting = pa.concat_tables([waiting, part.replace_schema_metadata(schema.metadata)])
-                while waiting.num_rows >= _ROW_GROUP:
-                    writer.write_table(waiting.slice(0, _ROW_GROUP), row_group_size=_ROW_GROUP)
-                    waiting = waiting.slice(_ROW_GROUP)
-            writer.write_table(waiting, row_group_size=_ROW_GROUP)
-        with building.open("rb") as written:
-            os.fsync(written.fileno())
-        building.replace(path)
-    finally:
-        building.unlink(missing_ok=True)
+        return TableFacts.from_json(json.loads(opened.schema_arrow.metadata[METADATA_KEY]))
+    except (KeyError, TypeError, ValueError, QueryError) as error:
+        raise _unreadable(path, run, error) from None
+
+
+def _unreadable(path: Path, run: Path, error: Exception) -> CorruptStoreError:
+    return CorruptStoreError(f"{path} cannot be read ({error}); `{command('estimate', run)}` makes it anew")

@@ -42,6 +42,11 @@ class RunPaths:
         return self.root / "influence.parquet"
 
     @property
+    def influence_on_train(self) -> Path:
+        """One row a selected pair of two training examples."""
+        return self.root / "influence_train.parquet"
+
+    @property
     def events(self) -> Path:
         """What happened, one JSON object a line."""
         return self.root / "events.jsonl"

@@ -124,7 +124,7 @@ def test_estimate_is_one_document_of_what_was_made_from_what(feldman: Commands, 
     made = document(feldman("estimate", str(done), "--min-influence", "0.3", "--json"))
     assert made["num_trials"] == 40
     assert made["num_pairs"] == pq.read_metadata(done / "influence.parquet").num_rows
-    assert (made["min_influence"], made["min_memorization"]) == (0.3, 0.25)
+    assert (made["selection"]["min_influence"], made["selection"]["min_memorization"]) == (0.3, 0.25)
     assert (made["memorization_path"], made["influence_path"]) == (
         str(done / "memorization.parquet"),
         str(done / "influence.parquet"),

@@ -1,0 +1,65 @@
+"""Which pairs an estimate keeps: there are up to 10^11 of them, and few matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from feldman.errors import QueryError
+
+__all__ = ["DEFAULT_MIN_INFLUENCE", "DEFAULT_MIN_MEMORIZATION", "NO_THRESHOLD", "PairSelection", "Targets"]
+
+DEFAULT_MIN_INFLUENCE = 0.15
+DEFAULT_MIN_MEMORIZATION = 0.25
+"""The paper's thresholds for high-influence pairs."""
+
+NO_THRESHOLD = -1.0
+"""Every defined value is at least this."""
+
+Targets = Literal["test", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSelection:
+    """Which pairs are kept: those that pass every threshold and, where a top is asked for, are in one of the tops.
+
+    Attributes
+    ----------
+    min_influence, min_memorization
+        Thresholds, inclusive, -1 .. 1. Undefined (NaN) values never pass.
+    top_per_target
+        Of the pairs of each target, keep this many with the largest influence; equal ones by the lower training index.
+    top_per_train
+        Of the pairs of each training example, keep this many; equal ones by the lower target index. With both tops given a pair
+        is kept if it is in either.
+    same_class
+        Only pairs whose two examples have one label.
+    targets
+        Whose predictions are influenced: the test examples, or the training examples. An example's influence on itself is its
+        memorization, and no pair.
+    """
+
+    min_influence: float = DEFAULT_MIN_INFLUENCE
+    min_memorization: float = DEFAULT_MIN_MEMORIZATION
+    top_per_target: int | None = None
+    top_per_train: int | None = None
+    same_class: bool = False
+    targets: Targets = "test"
+
+    def __post_init__(self) -> None:
+        """Refuse what selects nothing that anybody could mean."""
+        for name in ("min_influence", "min_memorization"):
+            value = getattr(self, name)
+            if not -1 <= value <= 1:
+                raise QueryError(f"{name} is a difference of two rates, -1 .. 1; found {value!r}")
+        for name in ("top_per_target", "top_per_train"):
+            top = getattr(self, name)
+            if top is not None and top < 1:
+                raise QueryError(f"{name} is how many pairs to keep, at least 1; found {top!r}")
+        if self.targets not in ("test", "train"):
+            raise QueryError(f"targets are 'test' or 'train'; found {self.targets!r}")
+
+    @property
+    def has_tops(self) -> bool:
+        """Whether pairs are ranked, not only compared with thresholds."""
+        return self.top_per_target is not None or self.top_per_train is not None

@@ -1,0 +1,90 @@
+"""Write a table as its parts come; it is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feldman.results.tables import METADATA_KEY, TableFacts
+
+__all__ = ["ROW_GROUP", "ROW_GROUPS_IN_BAND", "TableWriter"]
+
+ROW_GROUP = 32_768
+ROW_GROUPS_IN_BAND = 16
+
+
+class TableWriter:
+    """Writes a Parquet table in row groups of one size. A context manager: left without an error, the table appears.
+
+    Rows of a table of pairs come ordered by training, then by target example. They are written in bands of consecutive rows,
+    and a band is cut into row groups by target: of N row groups a question about one training example reads the 16 of its band,
+    a question about one target the one in each of N / 16 bands. Inside a row group rows are ordered by training, then by
+    target example. Where the groups lie depends on the rows alone, not on the parts they came in.
+
+    Parameters
+    ----------
+    path
+        Replaced if it is there.
+    schema, facts
+        Its columns, and what it is made from.
+    cut_by
+        The column of targets; None for a table that is only ever asked by its order.
+
+    Attributes
+    ----------
+    num_rows
+        Rows written so far.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
+        self.num_rows = 0
+        self._path, self._cut_by = path, cut_by
+        self._building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        self._schema = schema.with_metadata({METADATA_KEY: json.dumps(facts.as_json(), sort_keys=True)})
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self._band_rows = ROW_GROUP * (ROW_GROUPS_IN_BAND if cut_by else 1)
+        self._writer = pq.ParquetWriter(self._building, self._schema, compression="zstd")
+
+    def write(self, part: pa.Table) -> None:
+        """Add rows of this schema."""
+        self._waiting.append(part.replace_schema_metadata(self._schema.metadata))
+        self._num_waiting += part.num_rows
+        self.num_rows += part.num_rows
+        while self._num_waiting >= self._band_rows:
+            rows = pa.concat_tables(self._waiting)
+            self._write_band(rows.slice(0, self._band_rows))
+            self._waiting = [rows.slice(self._band_rows)]
+            self._num_waiting -= self._band_rows
+
+    def _write_band(self, band: pa.Table) -> None:
+        order = np.arange(band.num_rows)
+        if self._cut_by:
+            order = np.argsort(band[self._cut_by].to_numpy(), kind="stable")
+        for start in range(0, band.num_rows, ROW_GROUP):
+            rows = np.sort(order[start : start + ROW_GROUP])
+            self._writer.write_table(band.take(rows), row_group_size=ROW_GROUP)
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._write_band(pa.concat_tables([self._schema.empty_table(), *self._waiting]))
+            self._writer.close()
+            if error is None:
+                with self._building.open("rb") as written:
+                    os.fsync(written.fileno())
+                self._building.replace(self._path)
+        finally:
+            self._building.unlink(missing_ok=True)
