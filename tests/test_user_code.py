@@ -85,7 +85,7 @@ def test_an_open_run_and_an_estimate_see_what_has_been_committed_since(tmp_path:
     opened, paths = open_run(tmp_path / "run"), run_paths(tmp_path / "run")
     resume(tmp_path / "run", num_trials=40)
     assert opened.memorization()["num_in"][0].as_py() + opened.memorization()["num_out"][0].as_py() == 40
-    assert write_estimates(paths, selection=PairSelection()).num_trials == 40
+    assert write_estimates(paths, selection=PairSelection()).facts.num_trials == 40
 
 
 def test_thresholds_that_were_chosen_are_kept_when_the_run_grows(tmp_path: Path, arrays_file: Path) -> None:

@@ -94,16 +94,63 @@ def verify(run: RunArgument, json: JsonOption = False) -> None:
 @app.command()
 def estimate(
     run: RunArgument,
-    min_influence: Annotated[float, typer.Option(min=-1, max=1, help="Keep pairs of at least this influence.")] = 0.15,
+    min_influence: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Keep pairs of at least this influence. Default: 0.15; none with a top."),
+    ] = None,
     min_memorization: Annotated[
-        float, typer.Option(min=-1, max=1, help="Keep pairs whose training example is memorized at least so much.")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            help="Keep pairs whose training example is memorized at least so much. Default: 0.25; none with a top.",
+        ),
+    ] = None,
+    top_per_test: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Keep the K pairs of largest influence of each test example.")
+    ] = None,
+    top_per_train: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Keep the K of each training example (with both: in either).")
+    ] = None,
+    same_class: Annotated[
+        bool, typer.Option("--same-class", help="Only pairs of one class: far fewer to count.")
+    ] = False,
+    targets: Annotated[
+        str,
+        typer.Option(metavar="test|train", help="Influence on test examples, or on the other training examples."),
+    ] = "test",
+    matrix: Annotated[
+        str | None,
+        typer.Option(metavar="float16|float32", help="Write the influence of all pairs, too, as RUN/influence.zarr."),
+    ] = None,
+    keep_counts: Annotated[
+        bool,
+        typer.Option(
+            "--keep-counts", help="Keep counts in RUN/counts.zarr; next time read the blocks that are new only."
+        ),
+    ] = False,
+    address: AddressOption = None,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|cuda:N", help="Count with the compiled kernel, or on a GPU.")
+    ] = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Write memorization.parquet and influence.parquet from the trials committed so far; RUN may still be going."""
-    from feldman.cli.store_commands import estimate_run
+    from feldman.cli.store_commands import EstimateOptions, estimate_run
 
-    estimate_run(run, min_influence, min_memorization, json)
+    options = EstimateOptions(
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        top_per_target=top_per_test,
+        top_per_train=top_per_train,
+        same_class=same_class,
+        targets=targets,
+        matrix=matrix,
+        keep_counts=keep_counts,
+        address=address,
+        device=device,
+    )
+    estimate_run(run, options, json)
 
 
 @app.command()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
-from feldman.estimates.selection import PairSelection
+from feldman.estimates.counting import Counting
+from feldman.estimates.selection import NO_THRESHOLD, PairSelection, Targets, chosen_pairs
+from feldman.results.all_pairs import Extras
 from feldman.results.estimation import write_estimates
-from feldman.results.tables import read_table
+from feldman.results.matrix import MatrixPrecision
 from feldman.trials.integrity import find_damage, refuse_damage
 from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
-__all__ = ["estimate_run", "verify_run"]
+__all__ = ["EstimateOptions", "estimate_run", "verify_run"]
 
 
 def verify_run(path: str, as_json: bool) -> None:
@@ -40,23 +45,67 @@ def verify_run(path: str, as_json: bool) -> None:
         print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, every subset as planned")
 
 
-def estimate_run(path: str, min_influence: float, min_memorization: float, as_json: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EstimateOptions:
+    """What `feldman estimate` was asked for, as given."""
+
+    min_influence: float | None = None
+    min_memorization: float | None = None
+    top_per_target: int | None = None
+    top_per_train: int | None = None
+    same_class: bool = False
+    targets: str = "test"
+    matrix: str | None = None
+    keep_counts: bool = False
+    address: str | None = None
+    device: str = "cpu"
+
+
+def estimate_run(path: str, options: EstimateOptions, as_json: bool) -> None:
     """Write the tables anew."""
     paths = run_paths(path)
+    selection = chosen_pairs(
+        min_influence=options.min_influence,
+        min_memorization=options.min_memorization,
+        top_per_target=options.top_per_target,
+        top_per_train=options.top_per_train,
+        same_class=options.same_class,
+        targets=cast("Targets", options.targets),  # looked at when the selection is made
+    )
+    extras = Extras(matrix=cast("MatrixPrecision | None", options.matrix), keep_counts=options.keep_counts)
+    counting = Counting(address=options.address, device=options.device)
     store = TrialStore.open(paths.store)
     with ProgressDisplay() as display:
-        facts = write_estimates(
-            paths,
-            selection=PairSelection(min_influence=min_influence, min_memorization=min_memorization),
-            tell=display,
-        )
-    num_pairs = read_table(paths.influence, paths.root)[0].num_rows
+        made = write_estimates(paths, selection=selection, counting=counting, extras=extras, tell=display)
+    pairs_path = paths.influence if selection.targets == "test" else paths.influence_on_train
+    others = [
+        written for written, asked in ((paths.matrix, extras.matrix), (paths.counts, extras.keep_counts)) if asked
+    ]
     if as_json:
-        document = {"run": str(paths.root), "num_pairs": num_pairs, **facts.as_json()}
-        print_json({**document, "memorization_path": str(paths.memorization), "influence_path": str(paths.influence)})
+        written = {"memorization_path": str(paths.memorization), "influence_path": str(pairs_path)}
+        written |= {f"{name}_path": str(other) for name, other in zip(("matrix", "counts"), others, strict=False)}
+        print_json({"run": str(paths.root), "num_pairs": made.num_pairs, **made.facts.as_json(), **written})
         return
-    trials = f"{facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
+    trials = f"{made.facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
     print(f"{paths.memorization}: {store.num_train:,} examples, from {trials}")
-    print(
-        f"{paths.influence}: {num_pairs:,} pairs (influence >= {min_influence:g}, memorization >= {min_memorization:g})"
-    )
+    print(f"{pairs_path}: {made.num_pairs:,} pairs ({_in_words(selection)})")
+    for other in others:
+        print(f"{other}: {store.num_train:,} x {store.num_test:,}")
+
+
+def _in_words(selection: PairSelection) -> str:
+    parts = [
+        f"{name} >= {value:g}"
+        for name, value in (("influence", selection.min_influence), ("memorization", selection.min_memorization))
+        if value > NO_THRESHOLD
+    ]
+    tops = [
+        f"the top {top} of each {whose}"
+        for top, whose in (
+            (selection.top_per_target, "test example" if selection.targets == "test" else "target"),
+            (selection.top_per_train, "training example"),
+        )
+        if top is not None
+    ]
+    parts += [" and ".join(tops)] if tops else []
+    return ", ".join([*parts, *(["one class"] if selection.same_class else [])]) or "all that are defined"

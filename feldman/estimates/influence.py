@@ -1,38 +1,40 @@
 """Influence: how much more often a test example is predicted right by trials that learned from a training example.
 
 Everything follows from one number a pair, the count of trials that had the training example and got the test example right,
-and from the two marginals. `feldman.estimates.kernel` counts; here counts become estimates, a tile of training examples at
-a time, tiles on all cores.
+and from the two marginals. Tiles count (`feldman.estimates.tiles`); here their results, in order, become estimates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int32, Int64, Integer
 from numpy.typing import NDArray
 
+from feldman.errors import FeldmanError
 from feldman.estimates.bits import TrialBits, in_lanes
 from feldman.estimates.intervals import Difference, proportion_difference
-from feldman.estimates.kernel import count_bits, joint_counts, select_counts
-from feldman.trials.executor import usable_cores
+from feldman.estimates.kernel import joint_counts
+from feldman.estimates.kernel_tiles import prepare_selecting
+from feldman.estimates.packing import count_bits
+from feldman.estimates.selection import PairSelection
+from feldman.estimates.tiles import TileInputs, TileResult, best_pairs, pair_influence, target_lanes
+from feldman.trials.executor import Executor, ThreadExecutor, usable_cores
+from feldman.trials.loop import run_blocks
 
-__all__ = ["Pairs", "estimate_influence", "select_pairs"]
+__all__ = ["PairCollector", "Pairs", "estimate_influence", "run_tiles", "select_pairs"]
 
-_TILE_ROWS = 64
-"""Training examples a tile: with 4,000 trials their words fill the second-level cache no more than one tile of tests does."""
-
-_SLACK = 1e-9
-"""Pairs this close below the threshold are counted too; the exact comparison is made on their estimates."""
+_TILE_ATTEMPTS = 3
+_PAIRS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Train/test pairs with their influence, ordered by training, then by test example.
+    """Train/target pairs with their influence, ordered by training example, then by target.
 
     Attributes
     ----------
@@ -50,8 +52,12 @@ class Pairs:
     ci_high: Float64[np.ndarray, " pair"]
 
 
-def estimate_influence(bits: TrialBits, train_index: Integer[np.ndarray, " chosen"]) -> Difference:
-    r"""Estimate the influence of some training examples on all test examples.
+def estimate_influence(
+    bits: TrialBits,
+    train_index: Integer[np.ndarray, " chosen"],
+    test_index: Integer[np.ndarray, " chosen_test"] | None = None,
+) -> Difference:
+    r"""Estimate the influence of some training examples on test examples.
 
     .. math:: infl_{ij} = \Pr_k[h_k(x'_j) = y'_j \mid i \in I_k] - \Pr_k[h_k(x'_j) = y'_j \mid i \notin I_k]
 
@@ -61,34 +67,145 @@ def estimate_influence(bits: TrialBits, train_index: Integer[np.ndarray, " chose
     ----------
     bits
         What the trials got right.
-    train_index
-        Which training examples.
+    train_index, test_index
+        Which training examples, and which test examples; by default all of these.
 
     Returns
     -------
     Difference
-        float64 [chosen, test]; NaN for examples that were in all trials or in none.
+        float64 [chosen, chosen_test]; NaN for examples that were in all trials or in none.
     """
-    tests = in_lanes(bits.test_correct)
+    correct = bits.test_correct if test_index is None else np.ascontiguousarray(bits.test_correct[test_index])
+    tests = in_lanes(correct)
     rows = np.ascontiguousarray(bits.subset_mask[train_index])
     counts = np.empty((len(rows), tests.shape[0] * tests.shape[2]), np.uint32)
     if len(rows):
         joint_counts(rows, tests, counts)
-    joint = counts[:, : len(bits.test_correct)].astype(np.float64)
+    joint = counts[:, : len(correct)].astype(np.float64)
     num_in = count_bits(rows, rows)[:, None]
-    total = count_bits(bits.test_correct, bits.test_correct)[None]
+    total = count_bits(correct, correct)[None]
     return proportion_difference(joint, num_in, total - joint, bits.num_trials - num_in)
+
+
+class PairCollector:
+    """Takes the results of tiles, in their order, and hands on estimates in the order of pairs.
+
+    Without tops of targets every result is handed on at once. A target's top is known when all tiles are there: until then its
+    contenders are kept, a few times their final number.
+
+    Parameters
+    ----------
+    selection, num_trials
+        What is selected, from how many trials.
+    totals
+        float64 [target]: trials that got each target right.
+    take
+        Called with estimates, ordered by training example and target.
+    """
+
+    def __init__(
+        self,
+        selection: PairSelection,
+        num_trials: int,
+        totals: Float64[np.ndarray, " target"],
+        take: Callable[[Pairs], None],
+    ) -> None:
+        self._selection, self._num_trials, self._totals, self._take = selection, num_trials, totals, take
+        self._kept: list[NDArray[np.int32]] = []
+        self._contenders = np.empty((0, 4), np.int32)
+        self._waiting: list[NDArray[np.int32]] = []
+
+    def add(self, result: TileResult) -> None:
+        """Take the result of the next tile."""
+        if self._selection.top_per_target is None:
+            self._hand_on(result.chosen)
+            return
+        self._kept.append(result.chosen)
+        self._waiting.append(result.contenders)
+        if sum(map(len, self._waiting)) > max(len(self._contenders), _PAIRS_AT_ONCE):
+            self._drop_beaten()
+
+    def finish(self) -> None:
+        """Hand on what was waiting for the last tile."""
+        if self._selection.top_per_target is None:
+            return
+        self._drop_beaten()
+        pairs = np.unique(np.concatenate([*self._kept, self._contenders]), axis=0)  # a pair may be in both tops
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            self._hand_on(pairs[start : start + _PAIRS_AT_ONCE])
+
+    def _drop_beaten(self) -> None:
+        pairs = np.concatenate([self._contenders, *self._waiting])
+        influence = pair_influence(pairs, self._totals, self._num_trials)
+        top = self._selection.top_per_target or 0
+        self._contenders, self._waiting = pairs[best_pairs(pairs, influence, of_target=True, top=top)], []
+
+    def _hand_on(self, pairs: Int32[np.ndarray, "pair 4"]) -> None:
+        train, target, count, num_in = pairs.T.astype(np.int64)
+        wrong_side = self._totals[target] - count
+        value, stderr, ci_low, ci_high = proportion_difference(count, num_in, wrong_side, self._num_trials - num_in)
+        self._take(
+            Pairs(
+                train_index=train,
+                target_index=target,
+                influence=value,
+                stderr=stderr,
+                ci_low=ci_low,
+                ci_high=ci_high,
+            )
+        )
+
+
+def run_tiles(
+    inputs: TileInputs,
+    executor: Executor,
+    take: Callable[[int, Any], None],
+    on_examples: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Run all tiles and hand on their results in order, whatever the order they come in.
+
+    Parameters
+    ----------
+    inputs
+        What the executor's task was made from.
+    executor
+        Where tiles run.
+    take
+        Called in this thread with each tile's number and result, in order.
+    on_examples
+        Told how many more training examples have been looked at.
+
+    Raises
+    ------
+    FeldmanError
+        If a tile failed again and again.
+    """
+    early: dict[int, Any] = {}
+    next_tile = 0
+
+    def commit(tile: int, result: Any) -> None:
+        nonlocal next_tile
+        early[tile] = result
+        on_examples(len(inputs.rows_of(tile)))
+        while next_tile in early:
+            take(next_tile, early.pop(next_tile))
+            next_tile += 1
+
+    report = run_blocks(range(inputs.num_tiles), executor, commit, max_attempts=_TILE_ATTEMPTS)
+    if report.set_aside:
+        tile, error = next(iter(report.set_aside.items()))
+        raise FeldmanError(
+            f"{len(report.set_aside)} tile(s) of pairs could not be counted; first: tile {tile}: {error}"
+        )
 
 
 def select_pairs(
     bits: TrialBits,
     memorization: Float64[np.ndarray, " train"],
-    *,
-    min_influence: float,
-    min_memorization: float,
-    on_examples: Callable[[int], None] = lambda count: None,
-) -> Iterator[Pairs]:
-    """Find the pairs at or above both thresholds, in memory that does not grow with the training set.
+    selection: PairSelection,
+    labels: tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]] | None = None,
+) -> Pairs:
+    """Select pairs from bits in memory, on all cores.
 
     Parameters
     ----------
@@ -96,62 +213,38 @@ def select_pairs(
         What the trials got right.
     memorization
         float64 [train].
-    min_influence, min_memorization
-        Thresholds, inclusive; undefined (NaN) values are never selected.
-    on_examples
-        Told how many more training examples have been looked at, for a progress bar.
-
-    Yields
-    ------
-    Pairs
-        Those of one tile of training examples; tiles come in order.
+    selection
+        Which pairs.
+    labels
+        Of training and test examples; needed for pairs of one class only.
     """
-    candidates = np.flatnonzero(memorization >= min_memorization)
-    tiles = [candidates[start : start + _TILE_ROWS] for start in range(0, len(candidates), _TILE_ROWS)]
-    tests = in_lanes(bits.test_correct)
-    totals = count_bits(bits.test_correct, bits.test_correct)
-    work = partial(_tile_pairs, bits, tests, totals, min_influence)
-    with ThreadPoolExecutor(usable_cores()) as threads:  # the kernel runs without Python's lock
-        for tile, pairs in zip(tiles, threads.map(work, tiles), strict=True):
-            on_examples(len(tile))
-            yield pairs
-
-
-def _tile_pairs(
-    bits: TrialBits,
-    tests: NDArray[np.uint64],
-    totals: NDArray[np.int64],
-    min_influence: float,
-    tile: NDArray[np.intp],
-) -> Pairs:
-    r"""Select the pairs of one tile.
-
-    With :math:`n, m` trials with and without the example, :math:`c` of them right and :math:`t` right in all,
-    :math:`c/n - (t - c)/m \ge \theta` is :math:`c \ge (\theta + t/m) / (1/n + 1/m)`: a bound on the count, linear in t.
-    """
-    rows = np.ascontiguousarray(bits.subset_mask[tile])
-    num_in = count_bits(rows, rows)
-    num_out = bits.num_trials - num_in
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = 1 / (1 / num_in + 1 / num_out)
-        bounds = np.stack([(min_influence - _SLACK) * scale, scale / num_out], axis=1)
-    bounds[(num_in == 0) | (num_out == 0)] = np.nan
-    padded = np.zeros(tests.shape[0] * tests.shape[2])
-    padded[: len(totals)] = totals
-    found = np.empty((len(rows) * len(padded), 3), np.int64)
-    num_found = select_counts(rows, tests, bounds, padded.reshape(tests.shape[0], -1), found)
-    found = found[:num_found]
-    found = found[found[:, 1] < len(totals)]  # lanes beyond the last test example
-    found = found[np.lexsort((found[:, 1], found[:, 0]))]
-    row, test, joint = found.T
-    difference = proportion_difference(joint, num_in[row], totals[test] - joint, num_out[row])
-    kept = difference.value >= min_influence
-    value, stderr, ci_low, ci_high = (values[kept] for values in difference)
+    on_train = selection.targets == "train"
+    correct = bits.train_correct if on_train else bits.test_correct
+    train_label, target_label = labels or (np.zeros(len(bits.subset_mask), int), None)
+    if on_train and labels:
+        target_label = train_label
+    targets = target_lanes(correct, target_label if selection.same_class else None)
+    candidates = np.flatnonzero(memorization >= selection.min_memorization)
+    inputs = TileInputs.balanced(
+        num_trials=bits.num_trials,
+        selection=selection,
+        targets=targets,
+        train_index=candidates,
+        masks=bits.subset_mask[candidates],
+        row_label=train_label[candidates],
+        num_workers=usable_cores(),
+    )
+    parts: list[Pairs] = []
+    totals = count_bits(correct, correct).astype(np.float64)
+    collector = PairCollector(selection, bits.num_trials, totals, parts.append)
+    with ThreadExecutor(partial(prepare_selecting, inputs), usable_cores() + 1) as executor:
+        run_tiles(inputs, executor, lambda tile, result: collector.add(result))
+    collector.finish()
     return Pairs(
-        train_index=tile[row[kept]].astype(np.int64),
-        target_index=test[kept],
-        influence=value,
-        stderr=stderr,
-        ci_low=ci_low,
-        ci_high=ci_high,
+        train_index=np.concatenate([np.empty(0, np.int64), *(part.train_index for part in parts)]),
+        target_index=np.concatenate([np.empty(0, np.int64), *(part.target_index for part in parts)]),
+        influence=np.concatenate([np.empty(0), *(part.influence for part in parts)]),
+        stderr=np.concatenate([np.empty(0), *(part.stderr for part in parts)]),
+        ci_low=np.concatenate([np.empty(0), *(part.ci_low for part in parts)]),
+        ci_high=np.concatenate([np.empty(0), *(part.ci_high for part in parts)]),
     )

@@ -10,43 +10,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt32, UInt64
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from jaxtyping import Float64, Int32, Int64, UInt32, UInt64
+from numba import njit
 
-__all__ = [
-    "LANES",
-    "WORDS_AT_ONCE",
-    "WORD_BITS",
-    "count_bits",
-    "joint_counts",
-    "pack_rows",
-    "popcount",
-    "select_counts",
-]
+from feldman.estimates.packing import popcount
 
-WORD_BITS = 64
+__all__ = ["LANES", "SEGMENT_ROWS", "WORDS_AT_ONCE", "joint_counts", "select_counts"]
+
 LANES = 128
 """Test examples side by side: sixteen AVX-512 vectors. Fewer lose speed to the loop's overhead."""
+
+SEGMENT_ROWS = 64
+"""Training examples that share a pass over the tests: with 4,000 trials their words fill the second-level cache no more than one
+tile of tests does."""
+
+SLACK = 1e-9
+"""Pairs this close below a bound are looked at too; the exact comparison is made on their influence."""
 
 ROWS_AT_ONCE = 4
 WORDS_AT_ONCE = 4
 """Each load of test words serves four training examples, each load and store of a sum four words (the word axis is padded
 with zeros to a multiple). With two training examples a load and 64 lanes, measured speed is two thirds of this."""
-
-
-def _popcount(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
-    """Tell Numba to use the instruction, on whole vectors where the processor has it."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)]), arguments)
-
-    return types.uint64(types.uint64), codegen
-
-
-popcount: Any = intrinsic(_popcount)
-"""The processor's own count of a word's bits, inside compiled functions."""
 
 
 @njit(nogil=True, cache=True)
@@ -101,79 +85,164 @@ def joint_counts(
 def select_counts(
     rows: UInt64[np.ndarray, "row word"],
     tests: UInt64[np.ndarray, "tile word lane"],
+    segments: Int64[np.ndarray, "segment 4"],
+    position: Int64[np.ndarray, " 2"],
+    groups: Float64[np.ndarray, "row 2"],
     bounds: Float64[np.ndarray, "row 2"],
+    own_lane: Int64[np.ndarray, " row"],
     totals: Float64[np.ndarray, "tile lane"],
-    found: Int64[np.ndarray, "capacity 3"],
+    min_influence: float,
+    row_tops: tuple[Float64[np.ndarray, "slot top"], Int32[np.ndarray, "slot top 2"]],
+    lane_tops: tuple[
+        Float64[np.ndarray, "padded_test top"],
+        Int32[np.ndarray, "padded_test top 2"],
+        Float64[np.ndarray, " padded_test"],
+    ],
+    found: Int32[np.ndarray, "capacity 3"],
 ) -> int:
-    """Find the pairs whose count reaches ``bounds[row, 0] + bounds[row, 1] * totals[test]``.
+    """Count pairs, and keep those that are selected: influence is computed where a count may reach what is asked, nowhere else.
+
+    With n and m trials that had and had not the training example, c of the n right and t right in all, influence is
+    c / n - (t - c) / m, in the same operations as `feldman.estimates.intervals.proportion_difference`: bounds are exact.
 
     Parameters
     ----------
     rows, tests
         As for `joint_counts`.
+    segments
+        int64 [segment, 4]: rows start .. stop (at most `SEGMENT_ROWS`) are counted with tiles start .. stop.
+    position
+        int64 [2], updated: the segment and tile to go on with. Done when the segment is past the last.
+    groups
+        float64 [row, 2]: n and m.
     bounds
-        float64 [row, 2]; NaN selects nothing.
+        float64 [row, 2]: s = 1 / (1/n + 1/m) and s / m: influence reaches v where c >= s v + (s / m) t. NaN selects nothing.
+    own_lane
+        int64 [row]: a lane that is the example itself, which makes no pair; -1 for none.
     totals
-        float64 [tile, lane]: trials that got each test example right.
+        float64 [tile, lane]: t; NaN for a lane without a test example.
+    min_influence
+        Threshold, inclusive.
+    row_tops
+        Best influences of the rows of a segment, and their lanes and counts. No top is asked for where its length is 0.
+    lane_tops
+        The same of each lane, with rows and counts, and the last of each; they live through all calls, and begin as -inf, -1
+        and -inf.
     found
-        int64 [capacity, 3], overwritten with row, test and count; capacity at least rows x tests.
+        int32 [capacity, 3], overwritten with row, lane and count: pairs at the threshold where no top is asked for, and the tops
+        of rows. Within a row lanes ascend, or influence descends if tops are asked for. Capacity is at least `SEGMENT_ROWS` x
+        `LANES`, and `SEGMENT_ROWS` x the length of a row's top.
 
     Returns
     -------
     int
-        How many were found.
+        How many were found; call again, with the same position, until done.
     """
     sums = np.zeros((ROWS_AT_ONCE, LANES), np.uint64)
-    num_found = 0
-    for tile in range(tests.shape[0]):
-        for first in range(0, rows.shape[0], ROWS_AT_ONCE):
-            for row in range(_count_rows(rows, first, tests[tile], sums)):
-                base, slope = bounds[first + row, 0], bounds[first + row, 1]
-                hits = 0
-                for lane in range(LANES):
-                    hits += np.float64(sums[row, lane]) >= base + slope * totals[tile, lane]
-                if hits == 0:
-                    continue
-                for lane in range(LANES):
-                    if np.float64(sums[row, lane]) >= base + slope * totals[tile, lane]:
-                        found[num_found, 0] = first + row
-                        found[num_found, 1] = tile * LANES + lane
-                        found[num_found, 2] = sums[row, lane]
-                        num_found += 1
+    row_values, row_entries = row_tops
+    lane_last = lane_tops[2]
+    row_top, lane_top, num_found = row_values.shape[1], lane_tops[0].shape[1], 0
+    while position[0] < segments.shape[0]:
+        first, last, first_tile, tiles_end = segments[position[0]]
+        if position[1] < 0:
+            position[1] = first_tile
+            row_values[:] = -np.inf
+            row_entries[:] = -1
+        while position[1] < tiles_end:
+            if num_found + (last - first) * LANES > found.shape[0]:
+                return num_found
+            tile = position[1]
+            for start in range(first, last, ROWS_AT_ONCE):
+                for offset in range(_count_rows(rows[:last], start, tests[tile], sums)):
+                    row = start + offset
+                    scale, slope = bounds[row]
+                    # What a row's and what a lane's top asks for; with both, the lower one.
+                    asked = row_values[row - first, row_top - 1] if row_top else (np.inf if lane_top else -np.inf)
+                    base = scale * (max(asked, min_influence) - SLACK)
+                    hits = 0
+                    for lane in range(LANES):
+                        bound = base
+                        if lane_top:
+                            of_lane = max(lane_last[tile * LANES + lane], min_influence)
+                            bound = min(base, scale * (of_lane - SLACK))
+                        hits += np.float64(sums[offset, lane]) >= bound + slope * totals[tile, lane]
+                    if hits:
+                        corner = (row, row - first, tile * LANES, own_lane[row] - tile * LANES)
+                        num_found = _keep_selected(
+                            sums[offset],
+                            totals[tile],
+                            groups[row],
+                            corner,
+                            min_influence,
+                            row_tops,
+                            lane_tops,
+                            found,
+                            num_found,
+                        )
+            position[1] += 1
+        if num_found + (last - first) * row_top > found.shape[0]:
+            return num_found
+        num_found = _hand_out(row_entries[: last - first], first, found, num_found)
+        position[0] += 1
+        position[1] = -1
     return num_found
 
 
 @njit(nogil=True, cache=True)
-def pack_rows(rows: Bool[np.ndarray, "trial example"], start: int, words: UInt64[np.ndarray, "example word"]) -> None:
-    """Set the bits of some trials: bit ``start + k`` of example j from ``rows[k, j]``."""
-    columns = 512  # their sums stay in the first-level cache
-    sums = np.empty(columns, np.uint64)
-    num_rows, num_examples = rows.shape
-    for low in range(0, num_examples, columns):
-        width = min(columns, num_examples - low)
-        row = 0
-        while row < num_rows:
-            bit, word = (start + row) % WORD_BITS, (start + row) // WORD_BITS
-            stop = min(num_rows, row + WORD_BITS - bit)
-            sums[:width] = 0
-            for k in range(row, stop):
-                shift = np.uint64(bit + k - row)
-                for j in range(width):
-                    sums[j] |= np.uint64(rows[k, low + j]) << shift
-            for j in range(width):
-                words[low + j, word] |= sums[j]
-            row = stop
+def _keep_selected(
+    sums: Any,
+    totals: Any,
+    group: Any,
+    corner: Any,
+    min_influence: Any,
+    row_tops: Any,
+    lane_tops: Any,
+    found: Any,
+    num_found: Any,
+) -> Any:
+    """Compute the influences of one row with one tile, exactly, and keep the selected ones; return how many are found by then."""
+    row_values, row_entries = row_tops
+    lane_values, lane_entries, lane_last = lane_tops
+    row_top, lane_top = row_values.shape[1], lane_values.shape[1]
+    row, slot, first_lane, own_lane = corner
+    n, m = group
+    for lane in range(LANES):
+        influence = np.float64(sums[lane]) / n - (totals[lane] - np.float64(sums[lane])) / m
+        if not influence >= min_influence or lane == own_lane:
+            continue
+        number = first_lane + lane
+        if row_top and influence > row_values[slot, row_top - 1]:
+            _insert(row_values[slot], row_entries[slot], influence, number, sums[lane])
+        if lane_top and influence > lane_last[number]:
+            _insert(lane_values[number], lane_entries[number], influence, row, sums[lane])
+            lane_last[number] = lane_values[number, lane_top - 1]
+        if row_top == 0 and lane_top == 0:
+            found[num_found, 0], found[num_found, 1], found[num_found, 2] = row, number, sums[lane]
+            num_found += 1
+    return num_found
 
 
 @njit(nogil=True, cache=True)
-def count_bits(
-    first: UInt64[np.ndarray, "example word"], second: UInt64[np.ndarray, "example word"]
-) -> Int64[np.ndarray, " example"]:
-    """Count the trials that are in both of two sets, example by example."""
-    counts = np.zeros(first.shape[0], np.int64)
-    for example in range(first.shape[0]):
-        total = np.uint64(0)
-        for word in range(first.shape[1]):
-            total += popcount(first[example, word] & second[example, word])
-        counts[example] = total
-    return counts
+def _hand_out(row_entries: Any, first: Any, found: Any, num_found: Any) -> Any:
+    """Write down the tops of rows, where they are filled; return how many are found by then."""
+    for slot in range(row_entries.shape[0]):
+        for place in range(row_entries.shape[1]):
+            if row_entries[slot, place, 0] >= 0:
+                found[num_found, 0] = first + slot
+                found[num_found, 1], found[num_found, 2] = row_entries[slot, place, 0], row_entries[slot, place, 1]
+                num_found += 1
+    return num_found
+
+
+@njit(nogil=True, cache=True)
+def _insert(values: Any, entries: Any, value: Any, number: Any, count: Any) -> None:
+    """Put a pair into a top, best first, if it is better than the last one there; of equal ones the first stays before."""
+    place = values.shape[0]
+    while place > 0 and value > values[place - 1]:
+        place -= 1
+    for later in range(values.shape[0] - 1, place, -1):
+        values[later] = values[later - 1]
+        entries[later, 0], entries[later, 1] = entries[later - 1, 0], entries[later - 1, 1]
+    if place < values.shape[0]:
+        values[place] = value
+        entries[place, 0], entries[place, 1] = number, count

@@ -9,9 +9,15 @@ from jaxtyping import Float64, Int64
 
 from feldman.estimates.bits import TrialBits
 from feldman.estimates.intervals import proportion_difference
-from feldman.estimates.kernel import count_bits
+from feldman.estimates.packing import count_bits
 
-__all__ = ["Memorization", "estimate_memorization"]
+__all__ = [
+    "Memorization",
+    "MemorizationCounts",
+    "count_memorization",
+    "estimate_memorization",
+    "memorization_from_counts",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +51,44 @@ def estimate_memorization(bits: TrialBits) -> Memorization:
 
     V. Feldman, C. Zhang, "What Neural Networks Memorize and Why" (2020), Algorithm 1, line 5.
     """
-    num_in = count_bits(bits.subset_mask, bits.subset_mask)
-    correct_in = count_bits(bits.subset_mask, bits.train_correct)
-    num_out = bits.num_trials - num_in
-    correct_out = count_bits(bits.train_correct, bits.train_correct) - correct_in
-    difference = proportion_difference(correct_in, num_in, correct_out, num_out)
+    return memorization_from_counts(count_memorization(bits), bits.num_trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorizationCounts:
+    """What memorization follows from. Counts of disjoint trials add up.
+
+    Attributes
+    ----------
+    num_in, correct_in, correct
+        int64 [train]: trials that learned from an example, those of them that predict it right, all that predict it right.
+    """
+
+    num_in: Int64[np.ndarray, " train"]
+    correct_in: Int64[np.ndarray, " train"]
+    correct: Int64[np.ndarray, " train"]
+
+
+def count_memorization(bits: TrialBits) -> MemorizationCounts:
+    """Count what memorization follows from."""
+    return MemorizationCounts(
+        num_in=count_bits(bits.subset_mask, bits.subset_mask),
+        correct_in=count_bits(bits.subset_mask, bits.train_correct),
+        correct=count_bits(bits.train_correct, bits.train_correct),
+    )
+
+
+def memorization_from_counts(counts: MemorizationCounts, num_trials: int) -> Memorization:
+    """Turn counts of so many trials into estimates."""
+    num_out, correct_out = num_trials - counts.num_in, counts.correct - counts.correct_in
+    difference = proportion_difference(counts.correct_in, counts.num_in, correct_out, num_out)
     return Memorization(
         memorization=difference.value,
         stderr=difference.stderr,
         ci_low=difference.ci_low,
         ci_high=difference.ci_high,
-        num_in=num_in,
+        num_in=counts.num_in,
         num_out=num_out,
-        correct_in=correct_in,
+        correct_in=counts.correct_in,
         correct_out=correct_out,
     )

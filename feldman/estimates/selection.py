@@ -7,7 +7,14 @@ from typing import Literal
 
 from feldman.errors import QueryError
 
-__all__ = ["DEFAULT_MIN_INFLUENCE", "DEFAULT_MIN_MEMORIZATION", "NO_THRESHOLD", "PairSelection", "Targets"]
+__all__ = [
+    "DEFAULT_MIN_INFLUENCE",
+    "DEFAULT_MIN_MEMORIZATION",
+    "NO_THRESHOLD",
+    "PairSelection",
+    "Targets",
+    "chosen_pairs",
+]
 
 DEFAULT_MIN_INFLUENCE = 0.15
 DEFAULT_MIN_MEMORIZATION = 0.25
@@ -63,3 +70,30 @@ class PairSelection:
     def has_tops(self) -> bool:
         """Whether pairs are ranked, not only compared with thresholds."""
         return self.top_per_target is not None or self.top_per_train is not None
+
+
+def chosen_pairs(
+    *,
+    min_influence: float | None = None,
+    min_memorization: float | None = None,
+    top_per_target: int | None = None,
+    top_per_train: int | None = None,
+    same_class: bool = False,
+    targets: Targets = "test",
+) -> PairSelection:
+    """Return a selection; a threshold that is left out is the paper's, or none where a top is asked for."""
+    has_tops = top_per_target is not None or top_per_train is not None
+    return PairSelection(
+        min_influence=_threshold(min_influence, DEFAULT_MIN_INFLUENCE, has_tops),
+        min_memorization=_threshold(min_memorization, DEFAULT_MIN_MEMORIZATION, has_tops),
+        top_per_target=top_per_target,
+        top_per_train=top_per_train,
+        same_class=same_class,
+        targets=targets,
+    )
+
+
+def _threshold(given: float | None, default: float, has_tops: bool) -> float:
+    if given is not None:
+        return given
+    return NO_THRESHOLD if has_tops else default

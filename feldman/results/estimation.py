@@ -1,36 +1,63 @@
-"""From a store to tables: read bits, estimate, write."""
+"""From a store to tables: read bits, a panel of training examples at a time, estimate, write."""
 
 from __future__ import annotations
 
-from feldman.estimates.bits import read_bits
-from feldman.estimates.influence import select_pairs
+from dataclasses import dataclass
+
+import numpy as np
+
+from feldman.errors import QueryError
+from feldman.estimates.bits import TrialBits
+from feldman.estimates.counting import Counting
+from feldman.estimates.influence import PairCollector, run_tiles
 from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.packing import count_bits
+from feldman.estimates.reading import BitReader
 from feldman.estimates.selection import PairSelection
-from feldman.results.table_writer import TableWriter
-from feldman.results.tables import (
-    MEMORIZATION_SCHEMA,
-    TableFacts,
-    influence_schema,
-    influence_table,
-    memorization_table,
-)
+from feldman.estimates.tiles import TileInputs, target_lanes
+from feldman.results.all_pairs import Extras, count_all_pairs
+from feldman.results.matrix import open_counts
+from feldman.results.table_sink import Counter, TableSink
+from feldman.results.tables import TableFacts
 from feldman.trials.rundir import RunPaths, table_lock
-from feldman.trials.session import Progress, ProgressCallback
+from feldman.trials.session import ProgressCallback
 from feldman.trials.store import TrialStore, storage_errors
 
-__all__ = ["write_estimates"]
+__all__ = ["Estimated", "write_estimates"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What was written.
+
+    Attributes
+    ----------
+    facts
+        What the tables were made from.
+    num_pairs
+        Rows of the table of pairs.
+    num_blocks_read
+        Blocks whose bits were read.
+    """
+
+    facts: TableFacts
+    num_pairs: int
+    num_blocks_read: int
 
 
 def write_estimates(
     paths: RunPaths,
     *,
     selection: PairSelection,
+    counting: Counting | None = None,
+    extras: Extras | None = None,
     tell: ProgressCallback = lambda progress: None,
-) -> TableFacts:
+) -> Estimated:
     """Estimate from the trials that are committed now, and write both tables.
 
     One process at a time does so, and looks at the store when its turn comes: tables only ever get newer. They are equal to the
-    last byte however the run was interrupted: nothing in them tells when they were made.
+    last byte however the run was interrupted and wherever pairs were counted: nothing in them tells when or how they were made.
+    On this machine the memory it takes does not grow with the training set, but for some 30 bytes an example.
 
     Parameters
     ----------
@@ -38,6 +65,10 @@ def write_estimates(
         The run.
     selection
         Which pairs are kept.
+    counting
+        Where pairs are counted; by default on the cores of this machine.
+    extras
+        What to write besides; by default nothing.
     tell
         Told how far it is.
 
@@ -47,25 +78,24 @@ def write_estimates(
         If a committed block is damaged.
     StorageError
         If the storage refuses.
+    QueryError
+        If extras are asked for that there are not for these targets.
     """
-    with table_lock(paths):
+    counting, extras = counting or Counting(), extras or Extras()
+    if selection.targets == "train" and extras.any:
+        raise QueryError(
+            "the matrix and kept counts are of test examples; leave them out for pairs of training examples"
+        )
+    with table_lock(paths), storage_errors(paths.root):
         store = TrialStore.open(paths.store)
-        reading = _Counter("reading trials", len(store.committed_blocks()), tell)
-        bits = read_bits(store, lambda block: reading.add(1))
-        memorization = estimate_memorization(bits)
-        train_labels, test_labels = store.labels("train"), store.labels("test")
-        looking = _Counter(
-            "estimating influence", int((memorization.memorization >= selection.min_memorization).sum()), tell
-        )
-        pairs = select_pairs(
-            bits,
-            memorization.memorization,
-            min_influence=selection.min_influence,
-            min_memorization=selection.min_memorization,
-            on_examples=looking.add,
-        )
+        blocks = store.committed_blocks()
+        kept = open_counts(paths.counts, store) if extras.keep_counts else None
+        reading = Counter("reading trials", tell)
+        reader = BitReader(store, sorted(set(blocks) - set(kept.blocks)) if kept else None, reading.add)
+        reading.total = reader.num_chunks
+        looking = Counter("estimating influence", tell, store.num_train)
         facts = TableFacts(
-            num_trials=bits.num_trials,
+            num_trials=store.num_trials_in(blocks),
             fingerprint=store.experiment.fingerprint,
             digest=store.digest(),
             num_train=store.num_train,
@@ -73,22 +103,42 @@ def write_estimates(
             class_names=tuple(store.attributes["dataset"]["class_names"]),
             selection=selection,
         )
-        tables = (influence_table(part, memorization.memorization, train_labels, test_labels) for part in pairs)
-        with storage_errors(paths.root):
-            with TableWriter(paths.memorization, MEMORIZATION_SCHEMA, facts) as writer:
-                writer.write(memorization_table(memorization, train_labels))
-            with TableWriter(paths.influence, influence_schema(), facts, cut_by="test_index") as writer:
-                for table in tables:
-                    writer.write(table)
-    return facts
+        with TableSink(paths, store, facts) as sink:
+            if extras.any:
+                count_all_pairs(
+                    paths, store, reader, sink, counting=counting, extras=extras, kept=kept, looking=looking
+                )
+            else:
+                _select(reader, sink, counting, looking)
+    return Estimated(facts=facts, num_pairs=sink.num_pairs, num_blocks_read=len(reader.blocks))
 
 
-class _Counter:
-    """Counts up to a total, and tells."""
-
-    def __init__(self, stage: str, total: int, tell: ProgressCallback) -> None:
-        self._stage, self._total, self._tell, self._done = stage, total, tell, 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        self._tell(Progress(stage=self._stage, done=self._done, total=self._total))
+def _select(reader: BitReader, sink: TableSink, counting: Counting, looking: Counter) -> None:
+    """Count the pairs of examples that are memorized enough, and keep those that are selected."""
+    selection, test_correct = sink.facts.selection, reader.read_test()
+    correct = test_correct if selection.targets == "test" else reader.read_train_correct()
+    targets = target_lanes(correct, sink.target_label if selection.same_class else None)
+    totals = count_bits(correct, correct).astype(np.float64)
+    collector = PairCollector(selection, reader.num_trials, totals, sink.take_pairs)
+    for panel in reader.panels(whole=counting.address is not None):
+        mask, train_correct = reader.read_train(panel)
+        bits = TrialBits(
+            num_trials=reader.num_trials, subset_mask=mask, train_correct=train_correct, test_correct=test_correct
+        )
+        candidates = sink.take_memorization(panel, estimate_memorization(bits))
+        looking.add(len(panel) - len(candidates))
+        if not len(candidates):
+            continue
+        inputs = TileInputs.balanced(
+            num_trials=reader.num_trials,
+            selection=selection,
+            targets=targets,
+            train_index=candidates,
+            masks=mask[candidates - panel.start],
+            row_label=sink.train_label[candidates],
+            num_workers=counting.num_workers,
+        )
+        with counting.selecting(inputs) as executor:
+            run_tiles(inputs, executor, lambda tile, result: collector.add(result), looking.add)
+    collector.finish()
+    reader.finish()

@@ -12,10 +12,10 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from feldman.errors import QueryError
-from feldman.estimates.selection import DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION
+from feldman.estimates.selection import chosen_pairs
 from feldman.experiment import Experiment
-from feldman.results.queries import sorted_pairs, with_one_class
-from feldman.results.tables import influence_schema, influence_table, memorization_table
+from feldman.results.queries import sorted_pairs
+from feldman.results.tables import influence_table, memorization_table
 from feldman.trials.plan import subset_size
 from feldman.trials.rundir import RunPaths, run_paths, writer_of
 from feldman.trials.store import TrialStore
@@ -119,8 +119,8 @@ class Run:
         pyarrow.Table
             One row a training example, with the columns of ``memorization.parquet``.
         """
-        from feldman.estimates.bits import read_bits
         from feldman.estimates.memorization import estimate_memorization
+        from feldman.estimates.reading import read_bits
 
         store = self.store
         return memorization_table(estimate_memorization(read_bits(store)), store.labels("train"))
@@ -143,8 +143,8 @@ class Run:
         QueryError
             If an index is out of range, or the result would take gigabytes.
         """
-        from feldman.estimates.bits import read_bits
         from feldman.estimates.influence import estimate_influence
+        from feldman.estimates.reading import read_bits
 
         store, given = self.store, np.asarray(train)
         if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
@@ -163,29 +163,47 @@ class Run:
         self,
         *,
         top: int | None = None,
-        min_influence: float = DEFAULT_MIN_INFLUENCE,
-        min_memorization: float = DEFAULT_MIN_MEMORIZATION,
+        min_influence: float | None = None,
+        min_memorization: float | None = None,
+        top_per_test: int | None = None,
+        top_per_train: int | None = None,
         same_class: bool = False,
     ) -> pa.Table:
         """Select train/test pairs from the trials committed now, most influential first.
+
+        Parameters
+        ----------
+        top
+            How many rows at the most.
+        min_influence, min_memorization
+            Thresholds, inclusive; by default 0.15 and 0.25, or none if a top is asked for.
+        top_per_test, top_per_train
+            Keep so many pairs of each test, or training, example; with both, a pair in either is kept.
+        same_class
+            Only pairs of one class.
 
         Returns
         -------
         pyarrow.Table
             With the columns of ``influence.parquet``.
         """
-        from feldman.estimates.bits import read_bits
         from feldman.estimates.influence import select_pairs
         from feldman.estimates.memorization import estimate_memorization
+        from feldman.estimates.reading import read_bits
 
+        selection = chosen_pairs(
+            min_influence=min_influence,
+            min_memorization=min_memorization,
+            top_per_target=top_per_test,
+            top_per_train=top_per_train,
+            same_class=same_class,
+        )
         store = self.store
         bits = read_bits(store)
         memorization = estimate_memorization(bits).memorization
         labels = store.labels("train"), store.labels("test")
-        parts = select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization)
-        tables = [influence_table(part, memorization, *labels) for part in parts]
-        table = pa.concat_tables([influence_schema().empty_table(), *tables])
-        return sorted_pairs(with_one_class(table) if same_class else table).slice(0, top)
+        pairs = select_pairs(bits, memorization, selection, labels)
+        return sorted_pairs(influence_table(pairs, memorization, *labels)).slice(0, top)
 
     def to_xarray(self) -> xarray.Dataset:
         """Open the store with xarray, lazily: variables by their names, dimensions ``trial``, ``train``, ``test``, ``block``.

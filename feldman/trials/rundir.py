@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ class RunPaths:
     def influence_on_train(self) -> Path:
         """One row a selected pair of two training examples."""
         return self.root / "influence_train.parquet"
+
+    @property
+    def matrix(self) -> Path:
+        """The influence of every training on every test example, where it was asked for: a Zarr array."""
+        return self.root / "influence.zarr"
+
+    @property
+    def counts(self) -> Path:
+        """Counts kept for the next estimate, where that was asked for: a Zarr group."""
+        return self.root / "counts.zarr"
 
     @property
     def events(self) -> Path:
@@ -156,8 +167,11 @@ def table_lock(paths: RunPaths) -> Iterator[None]:
         descriptor = os.open(paths.events, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for left_behind in paths.root.glob(".*.parquet.*.partial"):
-            left_behind.unlink()
+        for left_behind in paths.root.glob(".*.partial"):
+            if left_behind.is_dir():
+                shutil.rmtree(left_behind)
+            else:
+                left_behind.unlink()
         yield
     finally:
         os.close(descriptor)

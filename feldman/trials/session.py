@@ -32,7 +32,7 @@ class Progress:
     stage
         ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``.
     done, total
-        In trials; while reading, blocks; while estimating, training examples. 0 of 0 where a stage has no length.
+        In trials; while reading, chunks of examples; while estimating, training examples. 0 of 0 where a stage has no length.
     mean_test_accuracy
         Over the trials committed in this session.
     note

@@ -21,6 +21,7 @@ from feldman.data.dataset import Dataset
 from feldman.errors import FeldmanError, RunDirectoryError, StorageError, StoreMismatchError, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
+from feldman.trials.chunks import read_chunk
 from feldman.trials.layout import (
     BIT_ARRAYS,
     BLOCK_ARRAYS,
@@ -194,8 +195,20 @@ class TrialStore:
         """Return how many trials some blocks hold."""
         return sum(len(self.experiment.subsets.block_trials(block)) for block in blocks)
 
-    def read(self, name: str, block: int) -> NDArray[Any]:
+    def read(self, name: str, block: int, columns: int | None = None) -> NDArray[Any]:
         """Read one block of an array, its checksums compared.
+
+        Parameters
+        ----------
+        name, block
+            What to read.
+        columns
+            Of an array of bits, only this chunk of examples; by default all.
+
+        Returns
+        -------
+        ndarray [trial] or [trial, example]
+            Read-only.
 
         Raises
         ------
@@ -203,22 +216,29 @@ class TrialStore:
             If a chunk is missing or does not decode to what was written; the text says which.
         """
         array = self._arrays[name]
-        columns = range(-(-array.shape[1] // array.chunks[1])) if array.ndim == 2 else [None]
-        for column in columns:
-            self._require_chunk(name, (block,) if column is None else (block, column))
-        trials = self.experiment.subsets.block_trials(block)
+        num_trials = len(self.experiment.subsets.block_trials(block))
+        if array.ndim == 1:
+            return self._chunk(name, (block,))[:num_trials]
+        chunks = range(-(-array.shape[1] // array.chunks[1])) if columns is None else [columns]
+        width = array.chunks[1]
+        parts = [self._chunk(name, (block, k))[:num_trials, : array.shape[1] - k * width] for k in chunks]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _chunk(self, name: str, index: tuple[int, ...]) -> NDArray[Any]:
+        array = self._arrays[name]
+        key = array.metadata.encode_chunk_key(index)
         try:
-            return np.asarray(array[trials.start : trials.stop])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ValueError(f"{name} of block {block} cannot be decoded: {error}") from None
+            return read_chunk(self.path / name / key, array.chunks, array.dtype)
+        except ValueError as error:
+            raise ValueError(f"chunk {name}/{key} {error}") from None
 
     def _require_chunk(self, name: str, index: tuple[int, ...]) -> None:
         key = self._arrays[name].metadata.encode_chunk_key(index)  # a chunk that is not there would read as fill values
         if not (self.path / name / key).is_file():
             raise ValueError(f"chunk {name}/{key} is missing")
 
-    def digest(self) -> str:
-        """Return a hash of which blocks are committed and how accurate their trials are.
+    def digest(self, blocks: list[int] | None = None) -> str:
+        """Return a hash of some blocks, by default the committed ones, and how accurate their trials are.
 
         Trials whose bits differ have, but for a freak of chance, other accuracies: a table that was made from others can be told
         without reading every bit.
@@ -228,7 +248,7 @@ class TrialStore:
         ValueError
             If an accuracy cannot be read.
         """
-        blocks = self.committed_blocks()
+        blocks = self.committed_blocks() if blocks is None else blocks
         total = hashlib.sha256(repr(blocks).encode())
         for name in ("train_accuracy", "test_accuracy"):
             for block in blocks:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
 from feldman.estimates import kernel
-from feldman.estimates.kernel import popcount
+from feldman.estimates.packing import popcount
 from feldman.experiment import Experiment
 from feldman.trials.executor import usable_cores
 from feldman.trials.plan import subset_masks, trial_seeds
@@ -147,10 +147,15 @@ def kernel_words_per_second() -> float:
     """Speed of the selecting kernel on one core, at 4,000 trials, from data that do not stay in cache."""
     rng = np.random.default_rng(0)
     rows, tests = random_words(rng, (64, 64)), random_words(rng, (NUM_TILES, 64, kernel.LANES))
-    bounds, totals = np.full((64, 2), 1e9), np.zeros((NUM_TILES, kernel.LANES))
-    found = np.empty((64 * NUM_TILES * kernel.LANES, 3), np.int64)
+    padded = NUM_TILES * kernel.LANES
+    arguments = (
+        np.full((64, 2), 2048.0), np.tile([1024.0, 0.5], (64, 1)), np.full(64, -1), np.full((NUM_TILES, kernel.LANES), 2048.0),
+        0.3, (np.empty((64, 0)), np.empty((64, 0, 2), np.int32)),
+        (np.empty((padded, 0)), np.empty((padded, 0, 2), np.int32), np.empty(padded)), np.empty((1 << 20, 3), np.int32),
+    )  # fmt: skip
+    segments = np.array([[0, 64, 0, NUM_TILES]])
     return best_rate(
-        lambda: kernel.select_counts(rows, tests, bounds, totals, found), rows.size * NUM_TILES * kernel.LANES
+        lambda: kernel.select_counts(rows, tests, segments, np.array([0, -1]), *arguments), rows.size * padded
     )
 
 

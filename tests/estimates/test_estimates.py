@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from feldman.estimates import influence as influence_module
-from feldman.estimates.bits import TrialBits, pack_trials
-from feldman.estimates.influence import estimate_influence, select_pairs
+from feldman.estimates.influence import estimate_influence
 from feldman.estimates.intervals import proportion_difference
-from feldman.estimates.kernel import pack_rows
 from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.packing import pack_rows
 from tests.estimates import oracle
-
-Bits = NDArray[np.bool_]
-
-
-class Trials(NamedTuple):
-    """Bits as they are in a store: bool [trial, train], [trial, train], [trial, test]."""
-
-    subset_mask: Bits
-    train_correct: Bits
-    test_correct: Bits
-
-    def packed(self) -> TrialBits:
-        return pack_trials(*self)
-
-    @property
-    def every_example(self) -> NDArray[np.intp]:
-        return np.arange(self.subset_mask.shape[1])
-
-
-@st.composite
-def any_trials(draw: st.DrawFn) -> Trials:
-    """Bits of any small shape, words and lanes full or not; examples in every trial, or in none, are likely."""
-    num_trials, num_train = draw(st.integers(1, 300)), draw(st.integers(1, 9))
-    num_test = draw(st.one_of(st.integers(1, 7), st.sampled_from([63, 64, 65, 127, 128, 129, 300])))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    mask = rng.random((num_trials, num_train)) < draw(st.floats(0, 1))
-    for column in range(num_train):
-        fixed = draw(st.sampled_from([None, None, False, True]))
-        if fixed is not None:
-            mask[:, column] = fixed
-    correct = [rng.random((num_trials, size)) < draw(st.floats(0, 1)) for size in (num_train, num_test)]
-    return Trials(mask, *correct)
+from tests.estimates.trials import Trials, any_trials
 
 
 @given(any_trials())
@@ -74,27 +38,6 @@ def test_influence_is_the_textbook_formula_and_nan_where_a_group_is_empty(trials
     np.testing.assert_array_equal(np.isnan(found.stderr), np.isnan(expected))
 
 
-@given(any_trials(), st.integers(1, 12), st.floats(-1, 1), st.floats(-1, 1))
-@settings(deadline=None)
-def test_pairs_are_those_of_the_dense_matrix_whatever_the_tile(
-    trials: Trials, tile_rows: int, min_influence: float, min_memorization: float
-) -> None:
-    bits = trials.packed()
-    memorization = estimate_memorization(bits).memorization
-    dense = estimate_influence(bits, trials.every_example)
-    with np.errstate(invalid="ignore"):
-        kept = (dense.value >= min_influence) & (memorization >= min_memorization)[:, None]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(influence_module, "_TILE_ROWS", tile_rows)
-        parts = list(select_pairs(bits, memorization, min_influence=min_influence, min_memorization=min_memorization))
-    for name, expected in (
-        *zip(("train_index", "test_index"), np.nonzero(kept), strict=True),
-        *(("influence" if name == "value" else name, values[kept]) for name, values in dense._asdict().items()),
-    ):
-        found = np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)])
-        np.testing.assert_array_equal(found, expected)
-
-
 @given(any_trials(), st.integers(0, 2**32))
 @settings(deadline=None)
 def test_the_order_of_trials_does_not_matter(trials: Trials, seed: int) -> None:
@@ -116,7 +59,7 @@ def test_packing_block_by_block_is_packing_at_once(sizes: list[int], num_example
     words = np.zeros((num_examples, num_words), np.uint64)
     start = 0
     for size in sizes:
-        pack_rows(rows[start : start + size], start, words)
+        pack_rows(rows[start : start + size].view(np.uint8), start, words)
         start += size
     padded = np.zeros((num_examples, num_words * 64), bool)
     padded[:, : len(rows)] = rows.T

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feldman.trials.executor import BlockOutcome, Executor, InProcessExecutor, Task
+from feldman.trials.executor import BlockOutcome, Executor, InProcessExecutor, Task, ThreadExecutor
 from feldman.trials.loop import LoopReport, run_blocks
 from feldman.trials.ray_executor import RayExecutor
 from tests.runs import wait_until
@@ -16,7 +16,7 @@ from tests.trials.scripts import Script, prepare_scripted
 
 Prepare = Callable[[Any], Task]
 Make = Callable[[Prepare, Any], Executor]
-KINDS = ["in-process", pytest.param("ray", marks=pytest.mark.ray)]
+KINDS = ["in-process", "threads", pytest.param("ray", marks=pytest.mark.ray)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,8 @@ class Stage:
 def make(request: pytest.FixtureRequest) -> Make:
     if request.param == "in-process":
         return lambda prepare, shared: InProcessExecutor(partial(prepare, shared))
+    if request.param == "threads":
+        return lambda prepare, shared: ThreadExecutor(partial(prepare, shared), num_workers=2)
     address = request.getfixturevalue("ray_address")
     return lambda prepare, shared: RayExecutor(prepare, shared, address=address)
 

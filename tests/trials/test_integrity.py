@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from zarr.storage import LocalStore
 
 from feldman import job
-from feldman.cli.store_commands import estimate_run, verify_run
+from feldman.cli.store_commands import EstimateOptions, estimate_run, verify_run
 from feldman.errors import CorruptStoreError, FeldmanError, RunDirectoryError
 from feldman.experiment_files import load_experiment
 from feldman.trials.events import read_events
@@ -124,7 +123,7 @@ def test_no_estimate_is_made_from_damaged_bits(run: Path, name: str, harm: Harm)
     harm(run, name, BLOCK)
     before = run_files(run)
     with pytest.raises(CorruptStoreError, match=rf"is damaged \(1 block: {BLOCK}; .*feldman resume") as caught:
-        estimate_run(str(run), 0.1, 0.1, False)
+        estimate_run(str(run), EstimateOptions(min_influence=0.1, min_memorization=0.1), False)
     assert caught.value.exit_code == 1
     assert run_files(run) == before
     assert not list(run.glob(".*.partial"))
@@ -207,14 +206,14 @@ def test_a_chunk_cut_anywhere_is_found_where_it_is(run: Path, name: str, block: 
 
 
 def test_a_disk_that_cannot_be_read_counts_as_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = LocalStore.get
+    real = Path.read_bytes
 
-    async def failing(self: LocalStore, key: str, *rest: object, **options: object) -> object:
-        if key == "train_correct/c/3/0" or (str(self.root).endswith("train_correct") and key == "c/3/0"):
+    def failing(self: Path) -> bytes:
+        if self.as_posix().endswith("train_correct/c/3/0"):
             raise OSError(errno.EIO, "Input/output error")
-        return await real(self, key, *rest, **options)  # type: ignore[arg-type]
+        return real(self)
 
-    monkeypatch.setattr(LocalStore, "get", failing)
+    monkeypatch.setattr(Path, "read_bytes", failing)
     assert _damaged(run) == {(3, "train_correct")}
 
 
@@ -224,7 +223,7 @@ def test_no_estimate_is_made_with_damaged_labels(run: Path, reference: Path, par
     harm(run, f"{part}_label", 0)
     before = run_files(run)
     with pytest.raises(CorruptStoreError, match=f"{part}_label"):
-        estimate_run(str(run), 0.1, 0.1, False)
+        estimate_run(str(run), EstimateOptions(min_influence=0.1, min_memorization=0.1), False)
     assert run_files(run) == before
     _mended(run, reference, [])
 

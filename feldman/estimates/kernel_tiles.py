@@ -1,0 +1,63 @@
+"""Count tiles with the compiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt32
+
+from feldman.estimates.kernel import SEGMENT_ROWS, joint_counts, select_counts
+from feldman.estimates.tiles import TileInputs, TileResult, segments_of
+
+__all__ = ["prepare_counting", "prepare_selecting"]
+
+_FOUND_ROWS = 1 << 20
+"""Pairs that the kernel finds in one call: 12 MB a thread."""
+
+
+def prepare_selecting(inputs: TileInputs) -> Callable[[int], TileResult]:
+    """Make the task that selects a tile's pairs."""
+    return lambda tile: _select_tile(inputs, tile)
+
+
+def prepare_counting(inputs: TileInputs) -> Callable[[int], UInt32[np.ndarray, "row target"]]:
+    """Make the task that counts all pairs of a tile, targets in their own order; for targets that are not laid by class."""
+
+    def count_tile(tile: int) -> UInt32[np.ndarray, "row target"]:
+        rows = inputs.rows_of(tile)
+        counts = np.empty((len(rows), len(inputs.targets.target)), np.uint32)
+        joint_counts(inputs.masks[rows.start : rows.stop], inputs.targets.words, counts)
+        return counts[:, inputs.targets.target >= 0]
+
+    return count_tile
+
+
+def _select_tile(inputs: TileInputs, tile: int) -> TileResult:
+    selection, targets = inputs.selection, inputs.targets
+    rows, segments = segments_of(inputs, tile, SEGMENT_ROWS)
+    masks, num_in = np.ascontiguousarray(inputs.masks[rows]), inputs.num_in[rows].astype(np.float64)
+    num_out, padded = inputs.num_trials - num_in, len(targets.target)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 / (1 / num_in + 1 / num_out)
+        bounds = np.stack([scale, scale / num_out], axis=1)
+    bounds[(num_in == 0) | (num_out == 0)] = np.nan
+    row_top, lane_top = min(selection.top_per_train or 0, padded), min(selection.top_per_target or 0, len(rows))
+    row_tops = np.empty((SEGMENT_ROWS, row_top)), np.empty((SEGMENT_ROWS, row_top, 2), np.int32)
+    lane_entries = np.full((padded, lane_top, 2), -1, np.int32)
+    lane_tops = np.full((padded, lane_top), -np.inf), lane_entries, np.full(padded, -np.inf)
+    found = np.empty((max(_FOUND_ROWS, SEGMENT_ROWS * row_top), 3), np.int32)
+    position, parts = np.array([0, -1]), [np.empty((0, 3), np.int32)]
+    while position[0] < len(segments):
+        num_found = select_counts(
+            masks, targets.words, segments, position, np.stack([num_in, num_out], axis=1), bounds, inputs.own_lane[rows],
+            targets.totals, selection.min_influence, row_tops, lane_tops, found,
+        )  # fmt: skip
+        parts.append(found[:num_found].copy())
+    row, lane, count = np.concatenate(parts).T
+    chosen = inputs.pairs_of(rows[row], lane, count)
+    lane, place = np.nonzero(lane_entries[:, :, 0] >= 0)
+    row, count = lane_entries[lane, place].T
+    return TileResult(
+        chosen=chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))], contenders=inputs.pairs_of(rows[row], lane, count)
+    )

@@ -1,0 +1,72 @@
+"""Bits in words: 64 trials a word, one row an example. The compiled functions that pack and count them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8, UInt64
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+__all__ = ["WORD_BITS", "count_bits", "pack_rows", "popcount"]
+
+WORD_BITS = 64
+
+
+def _popcount(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
+    """Tell Numba to use the instruction, on whole vectors where the processor has it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)]), arguments)
+
+    return types.uint64(types.uint64), codegen
+
+
+popcount: Any = intrinsic(_popcount)
+"""The processor's own count of a word's bits, inside compiled functions."""
+
+
+@njit(nogil=True, cache=True)
+def pack_rows(rows: UInt8[np.ndarray, "trial example"], start: int, words: UInt64[np.ndarray, "example word"]) -> None:
+    """Set the bits of some trials: bit ``start + k`` of example j from ``rows[k, j]``, 0 or 1.
+
+    Eight trials are put into a byte first, many examples a vector; then bytes into words.
+    """
+    columns = 512  # their bytes stay in the first-level cache
+    planes = np.empty((8, columns), np.uint8)
+    num_rows, num_examples = rows.shape
+    for low in range(0, num_examples, columns):
+        width = min(columns, num_examples - low)
+        row = 0
+        while row < num_rows:
+            bit, word = (start + row) % WORD_BITS, (start + row) // WORD_BITS
+            stop = min(num_rows, row + WORD_BITS - bit)
+            planes[:] = 0
+            for k in range(row, stop):
+                place = bit + k - row
+                plane, shift = planes[place >> 3], np.uint8(place & 7)
+                source = rows[k, low : low + width]
+                for j in range(width):
+                    plane[j] |= np.uint8(source[j] << shift)
+            for j in range(width):
+                value = np.uint64(0)
+                for byte in range(8):
+                    value |= np.uint64(planes[byte, j]) << np.uint64(8 * byte)
+                words[low + j, word] |= value
+            row = stop
+
+
+@njit(nogil=True, cache=True)
+def count_bits(
+    first: UInt64[np.ndarray, "example word"], second: UInt64[np.ndarray, "example word"]
+) -> Int64[np.ndarray, " example"]:
+    """Count the trials that are in both of two sets, example by example."""
+    counts = np.zeros(first.shape[0], np.int64)
+    for example in range(first.shape[0]):
+        total = np.uint64(0)
+        for word in range(first.shape[1]):
+            total += popcount(first[example, word] & second[example, word])
+        counts[example] = total
+    return counts

@@ -1,0 +1,97 @@
+"""Where estimates go: the two tables of a run, open until all of it was read."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from feldman.estimates.influence import Pairs
+from feldman.estimates.memorization import Memorization
+from feldman.results.table_writer import TableWriter
+from feldman.results.tables import (
+    MEMORIZATION_SCHEMA,
+    TableFacts,
+    influence_schema,
+    influence_table,
+    memorization_table,
+)
+from feldman.trials.rundir import RunPaths
+from feldman.trials.session import Progress, ProgressCallback
+from feldman.trials.store import TrialStore
+
+__all__ = ["Counter", "TableSink"]
+
+
+class TableSink:
+    """Writes both tables as estimates come. A context manager: left without an error, the tables appear.
+
+    Parameters
+    ----------
+    paths, store
+        The run.
+    facts
+        What is estimated from what.
+
+    Attributes
+    ----------
+    train_label, target_label
+        Labels of the training examples, and of the examples whose predictions are influenced.
+    """
+
+    def __init__(self, paths: RunPaths, store: TrialStore, facts: TableFacts) -> None:
+        self.facts = facts
+        self.train_label = store.labels("train")
+        self.target_label = store.labels(facts.selection.targets)
+        self._memorization = np.full(store.num_train, np.nan)
+        schema = influence_schema(facts.selection.targets)
+        path = paths.influence if facts.selection.targets == "test" else paths.influence_on_train
+        self._open = ExitStack()
+        with self._open:  # should the second not open, the first is closed
+            self._memorized = self._open.enter_context(TableWriter(paths.memorization, MEMORIZATION_SCHEMA, facts))
+            self._pairs = self._open.enter_context(TableWriter(path, schema, facts, cut_by=schema.names[1]))
+            self._open = self._open.pop_all()
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs written so far."""
+        return self._pairs.num_rows
+
+    def take_memorization(self, panel: range, found: Memorization) -> Int64[np.ndarray, " candidate"]:
+        """Write the memorization of the next training examples; return those memorized enough to be looked at for pairs."""
+        self._memorized.write(memorization_table(found, self.train_label[panel.start : panel.stop], first=panel.start))
+        self._memorization[panel.start : panel.stop] = found.memorization
+        chosen: NDArray[np.int64] = np.flatnonzero(found.memorization >= self.facts.selection.min_memorization)
+        return chosen + panel.start
+
+    def take_pairs(self, pairs: Pairs) -> None:
+        """Write the next pairs."""
+        self._pairs.write(
+            influence_table(
+                pairs, self._memorization, self.train_label, self.target_label, self.facts.selection.targets
+            )
+        )
+
+    def __enter__(self) -> TableSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+
+class Counter:
+    """Counts up to a total, and tells."""
+
+    def __init__(self, stage: str, tell: ProgressCallback, total: int = 0) -> None:
+        self.total = total
+        self._stage, self._tell, self._done = stage, tell, 0
+
+    def add(self, count: int) -> None:
+        """Tell that so many more are done."""
+        self._done += count
+        self._tell(Progress(stage=self._stage, done=self._done, total=self.total))

@@ -1,0 +1,53 @@
+"""Decode a chunk of the trial store: Blosc, then a crc32c, as `feldman.trials.layout` writes them.
+
+Zarr reads the same chunks. Decoding them here takes a third of its time, and threads share it: estimates read tens of thousands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+__all__ = ["read_chunk"]
+
+_CRC_BYTES = 4
+
+
+def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read one chunk, whole: also what lies beyond the array's end.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    shape, dtype
+        Of the chunk grid.
+
+    Returns
+    -------
+    ndarray
+        Read-only.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, or is not what was written; the text says which.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError("is missing") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    content = memoryview(raw)[:-_CRC_BYTES]
+    if len(raw) <= _CRC_BYTES or crc32c(bytes(content)) != int.from_bytes(raw[-_CRC_BYTES:], "little"):
+        raise ValueError("cannot be decoded: its checksum differs from its content")
+    try:
+        return np.frombuffer(blosc.decompress(content), dtype).reshape(shape)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from None
