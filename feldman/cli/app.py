@@ -50,6 +50,13 @@ def run(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="RUN", help="The run directory. Default: runs/NAME.")
     ] = None,
+    trials: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B",
+            help="Train trials A to B - 1 alone; other runs may train the others, and `feldman merge` joins them.",
+        ),
+    ] = None,
     address: AddressOption = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
@@ -59,7 +66,7 @@ def run(
     """Train the trials of an experiment and estimate; goes on where it stopped if RUN exists."""
     from feldman.cli.job_commands import run_job
 
-    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), address, overrides or [], json)
+    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, address, overrides or [], json)
 
 
 @app.command()
