@@ -83,6 +83,18 @@ def resume(
 
 
 @app.command()
+def merge(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more runs of one experiment.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory to make.")],
+    json: JsonOption = False,
+) -> None:
+    """Join the trials of runs that were trained apart into a new run, and estimate; the runs stay as they are."""
+    from feldman.cli.store_commands import merge_runs
+
+    merge_runs(runs, output, json)
+
+
+@app.command()
 def status(run: RunArgument, json: JsonOption = False) -> None:
     """Say how far a run is."""
     from feldman.cli.query_commands import show_status

@@ -1,9 +1,11 @@
-"""`feldman verify` and `feldman estimate`: the commands that read every bit of a run."""
+"""`feldman verify`, `feldman estimate` and `feldman merge`: the commands that read every bit of a run."""
 
 from __future__ import annotations
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
+from feldman.errors import command
+from feldman.merge_job import MergeSummary, merge
 from feldman.results.estimation import write_estimates
 from feldman.results.tables import read_table
 from feldman.trials.integrity import find_damage, refuse_damage
@@ -11,7 +13,7 @@ from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
-__all__ = ["estimate_run", "verify_run"]
+__all__ = ["estimate_run", "merge_runs", "verify_run"]
 
 
 def verify_run(path: str, as_json: bool) -> None:
@@ -60,3 +62,32 @@ def estimate_run(path: str, min_influence: float, min_memorization: float, as_js
     print(
         f"{paths.influence}: {num_pairs:,} pairs (influence >= {min_influence:g}, memorization >= {min_memorization:g})"
     )
+
+
+def merge_runs(runs: list[str], path: str, as_json: bool) -> None:
+    """Merge, and print what came out."""
+    with ProgressDisplay() as display:
+        summary = merge(runs, path, on_progress=display)
+    if as_json:
+        print_json(summary.as_json())
+    else:
+        _print_merge(summary)
+
+
+def _print_merge(summary: MergeSummary) -> None:
+    status, again = summary.status, command("resume", summary.status.run)
+    print(
+        f"{status.run}: {status.num_committed_trials:,} of {status.num_trials:,} trials, in blocks of {status.block_size}"
+    )
+    for source in summary.sources:
+        print(f"  from {source.run}: {source.num_taken_trials:,} of its {source.num_committed_trials:,} trials")
+    if summary.num_shared_trials:
+        print(f"  {summary.num_shared_trials:,} trials are in more than one run, with equal bits; each counts once")
+    if summary.num_left_out_trials:
+        print(
+            f"  {summary.num_left_out_trials:,} trials of a short last block do not fill a block of {status.block_size} and are "
+            f"left out; `{again}` trains them again"
+        )
+    print(f"  tables {summary.memorization_path}, {summary.influence_path}")
+    next_steps = [command("memorized", status.run), command("pairs", status.run)]
+    print("  next   " + "; ".join(next_steps if status.complete else [f"{again} trains the others", *next_steps]))
