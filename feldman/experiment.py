@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from feldman.errors import listed, suggestion
 
 __all__ = [
+    "MAX_TRIALS",
     "CnnLearner",
     "CustomLearner",
     "DatasetSection",

@@ -14,7 +14,7 @@ from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
-from feldman.experiment import Experiment
+from feldman.experiment import MAX_TRIALS, Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
 from feldman.results.refresh import refresh_tables
@@ -142,6 +142,8 @@ def resume(
             raise InputError(
                 f"'{paths.root}' has {experiment.subsets.num_trials} trials and only grows; found --num-trials {num_trials}"
             )
+        if num_trials > MAX_TRIALS:
+            raise InputError(f"a run has at most {MAX_TRIALS} trials; found --num-trials {num_trials}")
         grown = experiment.replace("subsets", {"num_trials": num_trials}).replace("execution", {"trials": None})
         experiment = continued(experiment, grown, paths.root)
     dataset = _checked_dataset(experiment, address)

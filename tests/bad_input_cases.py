@@ -271,6 +271,9 @@ RUNS = [
         without("done/trials.zarr/test_correct"),
     ),
     case("fewer trials", "resume done --num-trials 8", "has 40 trials and only grows; found --num-trials 8"),
+    case(
+        "too many trials", "resume done --num-trials 20000000", "at most 10000000 trials; found --num-trials 20000000"
+    ),
     case("damaged chunk, estimated", "estimate done", "(1 block: 1; first: ", damaged_chunk, code=1),
     case("damaged labels", "estimate done", "train_label", content("done/trials.zarr/train_label/c/0", b"x"), code=1),
 ]
