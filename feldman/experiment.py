@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from feldman.errors import listed, suggestion
 
 __all__ = [
+    "MAX_TRIALS",
     "CnnLearner",
     "CustomLearner",
     "DatasetSection",
@@ -26,6 +27,8 @@ __all__ = [
 
 ATTRIBUTE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """``package.module:name``, a user's own learner or data set."""
+
+MAX_TRIALS = 10_000_000
 
 Scalar = bool | int | float | str
 Parameters = dict[str, Scalar | list[Scalar]]
@@ -119,7 +122,7 @@ class TrainingSection(_Section):
 class SubsetsSection(_Section):
     """``[subsets]``: how many trials, and on which part of the training set each one learns."""
 
-    num_trials: int = Field(default=2000, ge=1, le=10_000_000)
+    num_trials: int = Field(default=2000, ge=1, le=MAX_TRIALS)
     subset_ratio: float = Field(default=0.7, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     block_size: int = Field(
@@ -149,6 +152,20 @@ class ExecutionSection(_Section):
     gpus_per_block: float = Field(default=0.0, ge=0, le=1024)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     max_attempts: int = Field(default=3, ge=1, le=100, description="A block that fails this often is set aside.")
+    trials: tuple[int, int] | None = Field(
+        default=None, description="[A, B]: train trials A to B - 1 alone, whole blocks of the plan. Default: all."
+    )
+
+    @field_validator("trials", mode="before")
+    @classmethod
+    def _first_and_end(cls, value: object) -> object:
+        if value is None:
+            return None
+        if isinstance(value, list | tuple) and len(value) == 2 and all(type(bound) is int for bound in value):
+            first, end = value
+            if 0 <= first < end <= MAX_TRIALS:
+                return first, end
+        raise ValueError(f"must be [A, B], the trials A to B - 1, with 0 <= A < B <= {MAX_TRIALS}; found {value!r}")
 
 
 class Experiment(_Section):
@@ -178,6 +195,17 @@ class Experiment(_Section):
             raise ValueError(f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; {choices}")
         return {"name": "mlp", **value}
 
+    @property
+    def trained_trials(self) -> range:
+        """The trials that a run trains: ``execution.trials``, or all of the plan."""
+        return range(*self.execution.trials) if self.execution.trials else range(self.subsets.num_trials)
+
+    @property
+    def trained_blocks(self) -> range:
+        """The blocks of `trained_trials`."""
+        trials, size = self.trained_trials, self.subsets.block_size
+        return range(trials.start // size, -(-trials.stop // size))
+
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is estimated, by dotted name.
 
@@ -200,11 +228,13 @@ class Experiment(_Section):
         return Experiment.model_validate(document)
 
 
-def differing_fields(stored: Experiment, given: Experiment) -> list[str]:
-    """List the fields in which two experiments estimate different things, as ``name: stored -> given``."""
+def differing_fields(
+    stored: Experiment, given: Experiment, places: tuple[str, str] = ("in the store", "given")
+) -> list[str]:
+    """List the fields in which two experiments estimate different things; ``places`` says where each value was found."""
     old, new = stored.identity(), given.identity()
     return [
-        f"{key}: {old.get(key, '(none)')!r} in the store, {new.get(key, '(none)')!r} given"
+        f"{key}: {old.get(key, '(none)')!r} {places[0]}, {new.get(key, '(none)')!r} {places[1]}"
         for key in sorted(old.keys() | new.keys())
         if json.dumps(old.get(key)) != json.dumps(new.get(key))  # true is not 1
     ]

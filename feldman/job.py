@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
-from feldman.estimates.selection import PairSelection
-from feldman.experiment import Experiment
+from feldman.experiment import MAX_TRIALS, Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
+from feldman.results.refresh import refresh_tables
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import read_facts, read_table
+from feldman.results.tables import read_table
 from feldman.trials.events import EventLog
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
+from feldman.trials.ranges import continued, planned
 from feldman.trials.rundir import RunPaths, run_paths, writer_lock
 from feldman.trials.session import (
     Progress,
@@ -70,7 +70,8 @@ def run(
     Parameters
     ----------
     experiment
-        An `Experiment`, a preset's name or the path of a TOML file.
+        An `Experiment`, a preset's name or the path of a TOML file. With ``execution.trials`` only the trials of that range
+        are trained; see `continued` for how it may change later.
     path
         The run directory.
     address
@@ -101,12 +102,10 @@ def run(
     if paths.store.exists():
         store = TrialStore.open(paths.store)
         store.check_experiment(experiment, dataset.fingerprint)
-        kept = store.experiment.subsets
-        num_trials = max(kept.num_trials, experiment.subsets.num_trials)
-        subsets = {"num_trials": num_trials, "block_size": kept.block_size}
-        experiment = experiment.replace("subsets", subsets)
+        experiment = continued(store.experiment, experiment, paths.root)
     else:
         paths.check_new()
+        experiment = planned(experiment)
     return _work(paths, experiment, dataset, address, on_progress)
 
 
@@ -124,14 +123,16 @@ def resume(
     path
         The run directory.
     num_trials
-        How many trials it shall have; by default those that it was started with.
+        How many trials it shall have; by default those that it was started with. The end of its range, if it has one, moves
+        with the end of the plan.
     address, on_progress
         As for `run`.
 
     Raises
     ------
     InputError
-        If there is no run, fewer trials are asked for than it has, or its data set is not what it was.
+        If there is no run, fewer trials are asked for than it has, or more though its range ends before its plan, or its data
+        set is not what it was.
     """
     paths = run_paths(path)
     store = TrialStore.open(paths.store)
@@ -141,7 +142,10 @@ def resume(
             raise InputError(
                 f"'{paths.root}' has {experiment.subsets.num_trials} trials and only grows; found --num-trials {num_trials}"
             )
-        experiment = experiment.replace("subsets", {"num_trials": num_trials})
+        if num_trials > MAX_TRIALS:
+            raise InputError(f"a run has at most {MAX_TRIALS} trials; found --num-trials {num_trials}")
+        grown = experiment.replace("subsets", {"num_trials": num_trials}).replace("execution", {"trials": None})
+        experiment = continued(experiment, grown, paths.root)
     dataset = _checked_dataset(experiment, address)
     store.check_experiment(experiment, dataset.fingerprint)
     return _work(paths, experiment, dataset, address, on_progress)
@@ -161,7 +165,7 @@ def _work(
 ) -> RunSummary:
     """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
     try:
-        with writer_lock(paths), _event_log(paths.events) as events:
+        with writer_lock(paths), closing(EventLog(paths.events)) as events:
             return _train_and_estimate(paths, experiment, dataset, address=address, events=events, tell=tell)
     except KeyboardInterrupt:
         message = f"interrupted; what was committed is safe. Go on with: {command('resume', paths.root)}"
@@ -194,40 +198,11 @@ def _train_and_estimate(
     if report.stopped and not report.hopeless:
         events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
         raise InterruptedRunError(_interrupted_message(store))
-    _estimate(paths, store, events, tell)
+    refresh_tables(paths, store, events, tell)
     if report.set_aside:
         raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
     events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
     return _summary(paths, time.monotonic() - started, train_wall_seconds)
-
-
-def _estimate(paths: RunPaths, store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:
-    """Write the tables, unless they are there and made from these very trials."""
-    num_trials = store.num_trials_in(store.committed_blocks())
-    if num_trials == 0 or _tables_are_of(paths, store, num_trials):
-        return
-    # Imported here: compiled code that a run with nothing to estimate need not wait for.
-    from feldman.results.estimation import write_estimates
-
-    write_estimates(paths, selection=_selection(paths), tell=tell)
-    events.write("estimates_written", {"num_trials": num_trials})
-
-
-def _selection(paths: RunPaths) -> PairSelection:
-    """Return the selection of the table that is replaced: whoever chose it wants it for more trials too."""
-    try:
-        return read_facts(paths.influence, paths.root).selection
-    except FeldmanError:
-        return PairSelection()
-
-
-def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
-    try:
-        facts = [read_table(path, paths.root)[1] for path in (paths.memorization, paths.influence)]
-    except FeldmanError:
-        return False
-    made_from = (num_trials, store.experiment.fingerprint, store.digest())
-    return all((fact.num_trials, fact.fingerprint, fact.digest) == made_from for fact in facts)
 
 
 def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
@@ -253,8 +228,11 @@ def _interrupted_message(store: TrialStore) -> str:
 
 
 def _safe_message(store: TrialStore) -> str:
-    safe, all_trials = store.num_trials_in(store.committed_blocks()), store.experiment.subsets.num_trials
-    return f"{safe:,} of {all_trials:,} trials are safe. Go on with: {command('resume', store.path.parent)}"
+    trials = store.experiment.trained_trials
+    safe = len(trials) - store.num_trials_in(pending_blocks(store))
+    within = f" of the range {trials.start}:{trials.stop}" if store.experiment.execution.trials else ""
+    go_on = command("resume", store.path.parent)
+    return f"{safe:,} of {len(trials):,} trials{within} are safe. Go on with: {go_on}"
 
 
 def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, experiment: Experiment) -> str:
@@ -264,12 +242,3 @@ def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, exper
         f"{len(report.set_aside)} block(s) failed {experiment.execution.max_attempts} times each, {num_pending} are pending"
         f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: {command('resume', paths.root)}"
     )
-
-
-@contextmanager
-def _event_log(path: Path) -> Iterator[EventLog]:
-    log = EventLog(path)
-    try:
-        yield log
-    finally:
-        log.close()

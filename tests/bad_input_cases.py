@@ -14,13 +14,18 @@ from tests.bad_input_setups import (
     content,
     cut_data,
     damaged_chunk,
+    damaged_other,
     data_in_a_loop,
     edited,
     foreign_array,
     foreign_group,
     link_loop,
     mode,
+    other_bits,
+    other_data,
+    other_run,
     read_only_folder,
+    recorded_range,
     toml,
     truncated_images,
     without,
@@ -266,8 +271,90 @@ RUNS = [
         without("done/trials.zarr/test_correct"),
     ),
     case("fewer trials", "resume done --num-trials 8", "has 40 trials and only grows; found --num-trials 8"),
+    case(
+        "too many trials", "resume done --num-trials 20000000", "at most 10000000 trials; found --num-trials 20000000"
+    ),
     case("damaged chunk, estimated", "estimate done", "(1 block: 1; first: ", damaged_chunk, code=1),
     case("damaged labels", "estimate done", "train_label", content("done/trials.zarr/train_label/c/0", b"x"), code=1),
+]
+
+RANGES = [
+    case(
+        "range that is none", f"{NEW} --trials 5", "--trials takes A:B, the trials A to B - 1 (as in 0:1000); found '5'"
+    ),
+    case("range of negative trials", f"{NEW} --trials=-8:8", "--trials takes A:B"),
+    case(
+        "range of no trial",
+        f"{NEW} --trials 8:8",
+        "execution.trials: must be [A, B], the trials A to B - 1, with 0 <= A < B",
+    ),
+    case("range too far", f"{NEW} --trials 0:10000001", "<= 10000000; found [0, 10000001]"),
+    case("range in a file that is a text", NEW, "found '0:8'", edited('"in-process"', '"in-process"\ntrials = "0:8"')),
+    case(
+        "range that begins inside a block",
+        f"{NEW} --trials 10:24",
+        "trials 10:24 cut through a block of 8 trials: the first trial must be a multiple of 8 (nearest: 8 or 16)",
+    ),
+    case(
+        "range that ends inside a block",
+        f"{NEW} --trials 8:36 --set subsets.num_trials=39",
+        "the end must be a multiple of 8, or the plan's end, 39 (nearest: 32 or 39)",
+    ),
+    case("range of a whole run", "run experiment.toml -o done --trials 0:8", "a range only grows; found 0:8"),
+    case(
+        "growth of a run with a range",
+        "resume done --num-trials 80",
+        "a range that ends before the plan does not grow with it, to 80; say which trials to train, as in `feldman run "
+        "EXPERIMENT -o done --trials 8:80`",
+        recorded_range,
+    ),
+]
+
+MERGES = [
+    case("merge of nothing", "merge -o new", "Missing argument 'RUN...'"),
+    case("merge into nothing", "merge done other", "Missing option '-o'", other_run()),
+    case("merge of one run", "merge done -o new", "a merge takes two runs or more; found 1"),
+    case("merge of one run twice", "merge done ./done -o new", "'done' is given twice; give each run once"),
+    case("merge of no run", "merge done nowhere -o new", "'nowhere' is not a run: it has no trials.zarr"),
+    case(
+        "merge into a run",
+        "merge done other -o other",
+        "'other' is a run already, and a merge makes a new one",
+        other_run(),
+    ),
+    case("merge into a file", "merge done other -o data.npz", "'data.npz' is a file; a run is a folder", other_run()),
+    case("merge into other things", "merge done other -o .", "holds other things", other_run()),
+    case(
+        "merge into a URL", "merge done other -o s3://a/b", "is a URL; this version of feldman keeps runs", other_run()
+    ),
+    case(
+        "merge with another seed",
+        "merge done other -o new",
+        "subsets.seed: 7 in 'done', 8 in 'other'",
+        other_run(seed=8),
+    ),
+    case(
+        "merge with other data",
+        "merge done other -o new",
+        "content of the data set: ",
+        other_data,
+    ),
+    case(
+        "merge with an empty run", "merge done other -o new", "'other' has no committed trials to merge", other_run(0)
+    ),
+    case(
+        "merge with other bits",
+        "merge done other -o new",
+        "'done' and 'other' hold other bits of the same trials (1: 17)",
+        other_bits,
+    ),
+    case(
+        "merge with a damaged run",
+        "merge done other -o new",
+        "chunk test_correct/c/1/0 is missing); `feldman resume other` mends it",
+        damaged_other,
+        code=1,
+    ),
 ]
 
 QUESTIONS = [
@@ -300,4 +387,4 @@ QUESTIONS = [
     case("an argument too many", "status done new", "unexpected extra argument"),
 ]
 
-CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *QUESTIONS]
+CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS]

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from tests.conftest import small_arrays
+from feldman.job import run
+from feldman.trials.store import TrialStore
+from tests.conftest import small_arrays, small_experiment
 
 Setup = Callable[[Path], None]
 
@@ -99,6 +101,46 @@ def damaged_chunk(folder: Path) -> None:
     data = bytearray(chunk.read_bytes())
     data[len(data) // 2] ^= 0xFF
     _write(chunk, bytes(data))
+
+
+def other_run(num_committed: int = 5, **subsets: int) -> Setup:
+    """Put a second run there, `other`: of the same experiment, but for what is changed, with its first blocks committed."""
+
+    def setup(folder: Path) -> None:
+        experiment = small_experiment(folder / "data.npz", **subsets)
+        run(experiment, folder / "other")
+        store = TrialStore.open(folder / "other" / "trials.zarr")
+        for block in store.committed_blocks()[num_committed:]:
+            store.withdraw_block(block)
+
+    return setup
+
+
+def other_bits(folder: Path) -> None:
+    """Let `other` hold another prediction of trial 17, its accuracy made to fit."""
+    other_run()(folder)
+    store = TrialStore.open(folder / "other" / "trials.zarr")
+    correct = store.read("test_correct", 2)
+    correct[1, 0] ^= True
+    store.array("test_correct")[16:24] = correct
+    store.array("test_accuracy")[16:24] = correct.mean(axis=1).astype(np.float32)
+
+
+def other_data(folder: Path) -> None:
+    """Let `other` be of other inputs."""
+    arrays(x_test=np.zeros((30, 5), np.float32))(folder)
+    other_run()(folder)
+
+
+def recorded_range(folder: Path) -> None:
+    """Let the run have been begun for some of its trials."""
+    store = TrialStore.open(folder / "done" / "trials.zarr")
+    store.record_circumstances(store.experiment.replace("execution", {"trials": (8, 24)}))
+
+
+def damaged_other(folder: Path) -> None:
+    other_run()(folder)
+    (folder / "other" / "trials.zarr" / "test_correct" / "c" / "1" / "0").unlink()
 
 
 def truncated_images(folder: Path) -> None:

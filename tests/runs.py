@@ -96,9 +96,9 @@ def write_experiment(folder: Path, sleep_seconds: float = 0.0, **subsets: int) -
     return path
 
 
-def finish(experiment: Path, run: Path) -> Path:
+def finish(experiment: Path, run: Path, *overrides: str) -> Path:
     """Run an experiment to its end in this process: begin, or go on where a run stopped."""
-    job.run(load_experiment(experiment, ["execution.executor=in-process"]), run)
+    job.run(load_experiment(experiment, ["execution.executor=in-process", *overrides]), run)
     return run
 
 

@@ -64,6 +64,9 @@ executions = _section(
     gpus_per_block=st.floats(0, 1024),
     device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
     max_attempts=st.integers(1, 100),
+    trials=st.one_of(
+        st.none(), st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map(lambda pair: [pair[0], sum(pair)])
+    ),
 )
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"dataset": datasets},

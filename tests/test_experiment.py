@@ -71,6 +71,7 @@ INDIFFERENT: dict[str, Any] = {
     "execution.gpus_per_block": 0.5,
     "execution.device": "cuda",
     "execution.max_attempts": 4,
+    "execution.trials": [2, 4],
 }
 
 
@@ -234,6 +235,18 @@ def test_unknown_section_is_refused_with_the_closest_valid_one() -> None:
         ("subsets", "block_size", 65537, "must be less than or equal to 65536; found 65537"),
         ("execution", "executor", "dask", "must be 'ray' or 'in-process'; found 'dask'"),
         ("execution", "device", "gpu", "found 'gpu'"),
+        (
+            "execution",
+            "trials",
+            [4, 4],
+            "must be [A, B], the trials A to B - 1, with 0 <= A < B <= 10000000; found [4, 4]",
+        ),
+        ("execution", "trials", [-1, 4], "found [-1, 4]"),
+        ("execution", "trials", [0, 10**9], "found [0, 1000000000]"),
+        ("execution", "trials", [0, 4, 8], "found [0, 4, 8]"),
+        ("execution", "trials", [0, 4.0], "found [0, 4.0]"),
+        ("execution", "trials", [False, True], "found [False, True]"),
+        ("execution", "trials", "0:4", "found '0:4'"),
         ("dataset", "name", 3, "must be a valid string; found 3"),
         ("dataset", "num_train", 1, "must be greater than or equal to 2; found 1"),
     ],

@@ -50,6 +50,13 @@ def run(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="RUN", help="The run directory. Default: runs/NAME.")
     ] = None,
+    trials: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B",
+            help="Train trials A to B - 1 alone; other runs may train the others, and `feldman merge` joins them.",
+        ),
+    ] = None,
     address: AddressOption = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
@@ -59,7 +66,7 @@ def run(
     """Train the trials of an experiment and estimate; goes on where it stopped if RUN exists."""
     from feldman.cli.job_commands import run_job
 
-    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), address, overrides or [], json)
+    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, address, overrides or [], json)
 
 
 @app.command()
@@ -73,6 +80,18 @@ def resume(
     from feldman.cli.job_commands import resume_job
 
     resume_job(run, num_trials, address, json)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more runs of one experiment.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory to make.")],
+    json: JsonOption = False,
+) -> None:
+    """Join the trials of runs that were trained apart into a new run, and estimate; the runs stay as they are."""
+    from feldman.cli.store_commands import merge_runs
+
+    merge_runs(runs, output, json)
 
 
 @app.command()
@@ -136,7 +155,7 @@ def estimate(
     json: JsonOption = False,
 ) -> None:
     """Write memorization.parquet and influence.parquet from the trials committed so far; RUN may still be going."""
-    from feldman.cli.store_commands import EstimateOptions, estimate_run
+    from feldman.cli.estimate_command import EstimateOptions, estimate_run
 
     options = EstimateOptions(
         min_influence=min_influence,

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 from pathlib import Path
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
-from feldman.errors import command
+from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
 from feldman.job import RunSummary, resume, run
 
 __all__ = ["resume_job", "run_job"]
 
 
-def run_job(experiment: str, path: str, address: str | None, overrides: list[str], as_json: bool) -> None:
+def run_job(
+    experiment: str, path: str, trials: str | None, address: str | None, overrides: list[str], as_json: bool
+) -> None:
     """Run, and print what came out."""
     _see_current_folder()
+    if trials is not None:
+        overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
     loaded = load_experiment(experiment, overrides)
     # What a user's own code prints must not get between a script and its JSON.
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
@@ -34,6 +39,14 @@ def resume_job(path: str, num_trials: int | None, address: str | None, as_json: 
     _print_summary(summary, as_json)
 
 
+def _bounds(trials: str) -> list[int]:
+    """Read a range as ``--trials`` takes it."""
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", trials)
+    if found is None:
+        raise InputError(f"--trials takes A:B, the trials A to B - 1 (as in 0:1000); found '{trials}'")
+    return [int(bound) for bound in found.groups()]
+
+
 def _see_current_folder() -> None:
     """Let a user's own learner be imported from where the command is typed, as `python -m` would."""
     folder = str(Path.cwd())
@@ -47,7 +60,9 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
         return
     status = summary.status
     spread = f" +- {100 * status.std_test_accuracy:.2f}" if status.std_test_accuracy is not None else ""
-    print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials")
+    first, end = status.trials
+    within = f" (the range {first}:{end} of {status.num_trials:,} planned)" if status.has_range else ""
+    print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials{within}")
     if status.mean_test_accuracy is not None:
         share = f"{100 * status.subset_size / status.num_train:.0f}%"
         print(f"  test accuracy      {100 * status.mean_test_accuracy:.2f}%{spread} (trained on {share})")
@@ -69,3 +84,7 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
     print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
     print(f"  tables             {summary.memorization_path}, {summary.influence_path}")
     print(f"  next               {command('memorized', status.run)}; {command('pairs', status.run)}")
+    if status.has_range:
+        print(
+            f"                     {command('merge', status.run, 'OTHER', '-o', 'NEW')} joins it with a run of other trials"
+        )

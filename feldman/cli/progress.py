@@ -20,7 +20,13 @@ __all__ = ["ProgressDisplay"]
 _PLAIN_LINE_SECONDS = 5.0
 _RECENT_REPORTS = 6
 _RECENT_SECONDS = 20.0
-_UNITS = {"training": "trials", "checking": "trials", "reading trials": "chunks", "estimating influence": "examples"}
+_UNITS = {
+    "training": "trials",
+    "checking": "trials",
+    "merging": "trials",
+    "reading trials": "chunks",
+    "estimating influence": "examples",
+}
 
 
 class ProgressDisplay:

@@ -43,8 +43,13 @@ def show_status(path: str, as_json: bool) -> None:
         print_json(status.as_json())
         return
     print(f"{status.run}: {_state(status)}")
-    print(f"  trials         {status.num_committed_trials:,} of {status.num_trials:,} committed")
-    print(f"  blocks         {status.num_committed_blocks:,} of {status.num_blocks:,}, {status.block_size} trials each")
+    first, end = status.trials
+    planned = " planned" if status.has_range else ""
+    within = f", the range {first}:{end} of {status.num_trials:,} planned" if status.has_range else ""
+    print(f"  trials         {status.num_committed_in_range:,} of {end - first:,} committed{within}")
+    print(
+        f"  blocks         {status.num_committed_blocks:,} of {status.num_blocks:,}{planned}, {status.block_size} trials each"
+    )
     print(f"  data set       {status.dataset}, {status.num_train:,} training and {status.num_test:,} test examples")
     print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
     if status.mean_test_accuracy is not None:

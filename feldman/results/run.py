@@ -30,7 +30,11 @@ _DENSE_VALUES = 200_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """How far a run is."""
+    """How far a run is.
+
+    ``trials`` are the first and the end of those that it trains, all of the plan or a range; ``complete`` says whether they are
+    committed.
+    """
 
     run: str
     dataset: str
@@ -40,6 +44,8 @@ class RunStatus:
     num_test: int
     num_trials: int
     num_committed_trials: int
+    trials: tuple[int, int]
+    num_committed_in_range: int
     num_blocks: int
     num_committed_blocks: int
     block_size: int
@@ -52,6 +58,11 @@ class RunStatus:
     writer: dict[str, Any] | None
     has_memorization: bool
     has_influence: bool
+
+    @property
+    def has_range(self) -> bool:
+        """Whether it trains only some trials of its plan."""
+        return self.trials != (0, self.num_trials)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as an object for ``--json``."""
@@ -85,6 +96,7 @@ class Run:
         """Say how far the run is."""
         store = self.store
         blocks, subsets = store.committed_blocks(), store.experiment.subsets
+        trained, in_range = store.experiment.trained_trials, set(blocks) & set(store.experiment.trained_blocks)
         recorded = {
             name: _mean_std(store, name, blocks) for name in ("train_accuracy", "test_accuracy", "train_seconds")
         }
@@ -97,6 +109,8 @@ class Run:
             num_test=store.num_test,
             num_trials=subsets.num_trials,
             num_committed_trials=store.num_trials_in(blocks),
+            trials=(trained.start, trained.stop),
+            num_committed_in_range=store.num_trials_in(sorted(in_range)),
             num_blocks=store.num_blocks,
             num_committed_blocks=len(blocks),
             block_size=subsets.block_size,
@@ -105,7 +119,7 @@ class Run:
             mean_test_accuracy=recorded["test_accuracy"][0],
             std_test_accuracy=recorded["test_accuracy"][1],
             mean_train_seconds=recorded["train_seconds"][0],
-            complete=len(blocks) == store.num_blocks,
+            complete=len(in_range) == len(store.experiment.trained_blocks),
             writer=writer_of(self.paths),
             has_memorization=self.paths.memorization.exists(),
             has_influence=self.paths.influence.exists(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Integer
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
@@ -24,6 +25,7 @@ __all__ = [
     "FORMAT_VERSION",
     "TRIAL_ARRAYS",
     "create_arrays",
+    "dataset_attributes",
     "open_array",
     "store_attributes",
 ]
@@ -56,14 +58,19 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config(_WRITE_ALL)
 
 
-def create_arrays(group: zarr.Group, experiment: Experiment, dataset: Dataset) -> None:
+def create_arrays(
+    group: zarr.Group,
+    experiment: Experiment,
+    y_train: Integer[np.ndarray, " train"],
+    y_test: Integer[np.ndarray, " test"],
+) -> None:
     """Make all arrays of a store; write the labels."""
     subsets = experiment.subsets
     lengths = {
         "trial": subsets.num_trials,
         "block": subsets.num_blocks,
-        "train": dataset.num_train,
-        "test": dataset.num_test,
+        "train": len(y_train),
+        "test": len(y_test),
     }
     chunks = {"trial": subsets.block_size, "block": 1}
     arrays: list[tuple[str, tuple[str, ...], str, float | bool]] = [
@@ -93,25 +100,30 @@ def create_arrays(group: zarr.Group, experiment: Experiment, dataset: Dataset) -
             dimension_names=dimensions,
             config=_WRITE_ALL,
         )
-    open_array(group, "train_label")[:] = dataset.y_train
-    open_array(group, "test_label")[:] = dataset.y_test
+    open_array(group, "train_label")[:] = y_train
+    open_array(group, "test_label")[:] = y_test
 
 
-def store_attributes(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
-    """Return the attributes of the group."""
+def store_attributes(experiment: Experiment, dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the group; ``dataset`` as `dataset_attributes` makes it."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "experiment": experiment.model_dump(mode="json"),
         "fingerprint": experiment.fingerprint,
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "num_train": dataset.num_train,
-            "num_test": dataset.num_test,
-            "class_names": list(dataset.class_names),
-        },
+        "dataset": dataset,
         "created_with": _created_with(),
+    }
+
+
+def dataset_attributes(dataset: Dataset) -> dict[str, Any]:
+    """Return what a store tells of its data set."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_train": dataset.num_train,
+        "num_test": dataset.num_test,
+        "class_names": list(dataset.class_names),
     }
 
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from feldman.errors import RunDirectoryError, StoreBusyError
 from feldman.trials.store import storage_errors
 
-__all__ = ["RunPaths", "run_paths", "table_lock", "writer_lock", "writer_of"]
+__all__ = ["RunPaths", "new_run_lock", "run_paths", "table_lock", "writer_lock", "writer_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def writer_lock(paths: RunPaths) -> Iterator[None]:
         paths.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if not _locked(descriptor):
+        if not _locked(descriptor) or not _is_still(paths.lock, descriptor):
             holder = _holder(paths) or {}
             raise StoreBusyError(
                 f"'{paths.root}' is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
@@ -151,6 +151,28 @@ def writer_lock(paths: RunPaths) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_run_lock(paths: RunPaths) -> Iterator[None]:
+    """Hold a run that is to be made; if it does not come to be, what was made to hold it is removed.
+
+    Raises
+    ------
+    StoreBusyError
+        If another process holds it.
+    """
+    made = [folder for folder in (paths.root, *paths.root.parents) if not folder.exists()]
+    with writer_lock(paths):
+        try:
+            yield
+        except BaseException:
+            if not paths.store.exists():
+                paths.lock.unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in there by now
+                    for folder in made:
+                        folder.rmdir()
+            raise
 
 
 @contextmanager
@@ -202,6 +224,11 @@ def _locked(descriptor: int) -> bool:
         else:
             return True
     return False
+
+
+def _is_still(lock: Path, descriptor: int) -> bool:
+    """Tell whether what was locked is still the run's lock: a run that did not come to be takes its lock along."""
+    return lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor))
 
 
 def _holder(paths: RunPaths) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from feldman.trials.events import EventLog
 from feldman.trials.executor import Executor, InProcessExecutor
 from feldman.trials.integrity import find_damage
 from feldman.trials.loop import LoopReport, run_blocks
+from feldman.trials.ranges import continued
 from feldman.trials.ray_executor import RayExecutor, check_address
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
@@ -30,7 +31,8 @@ class Progress:
     Attributes
     ----------
     stage
-        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``.
+        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"merging"``, ``"reading trials"`` or
+        ``"estimating influence"``.
     done, total
         In trials; while reading, chunks of examples; while estimating, training examples. 0 of 0 where a stage has no length.
     mean_test_accuracy
@@ -65,8 +67,8 @@ def check_execution(experiment: Experiment, address: str | None) -> None:
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
-    """Return the blocks that are not committed, ascending."""
-    return sorted(set(range(store.num_blocks)) - set(store.committed_blocks()))
+    """Return the blocks that this run has still to train, ascending: not committed, and of its range."""
+    return sorted(set(store.experiment.trained_blocks) - set(store.committed_blocks()))
 
 
 def prepared_store(
@@ -80,25 +82,36 @@ def prepared_store(
     ------
     StoreMismatchError
         If the store holds another experiment.
+    InputError
+        If its range of trials does not fit the experiment's; see `continued`.
     StorageError
         If the storage refuses.
     """
-    num_trials = experiment.subsets.num_trials
     if not paths.store.exists():
         store = TrialStore.create(paths.store, experiment, dataset)
-        events.write("run_created", {"fingerprint": experiment.fingerprint, "num_trials": num_trials})
+        events.write(
+            "run_created",
+            {
+                "fingerprint": experiment.fingerprint,
+                "num_trials": experiment.subsets.num_trials,
+                "trials": _bounds(experiment.trained_trials),
+            },
+        )
         return store
     store = TrialStore.open(paths.store)
     store.check_experiment(experiment, dataset.fingerprint)  # now that nobody else can change it
+    experiment = continued(store.experiment, experiment, paths.root)
     store.fit_arrays()
-    store.record_circumstances(experiment)
     for name in store.restore_labels(dataset):
         events.write("labels_restored", {"array": name})
     _withdraw_damaged(store, events, tell)
-    before = store.experiment.subsets.num_trials
-    if num_trials > before:
-        store.grow(num_trials)
-        events.write("run_grown", {"from": before, "to": num_trials})
+    before, trained = store.experiment.subsets.num_trials, store.experiment.trained_trials
+    if experiment.subsets.num_trials > before:
+        store.grow(experiment.subsets.num_trials, experiment.execution.trials)
+        events.write("run_grown", {"from": before, "to": experiment.subsets.num_trials})
+    store.record_circumstances(experiment)
+    if experiment.execution.trials is not None and experiment.trained_trials != trained:
+        events.write("range_grown", {"from": _bounds(trained), "to": _bounds(experiment.trained_trials)})
     return store
 
 
@@ -111,7 +124,7 @@ def train_pending(
     events: EventLog,
     tell: ProgressCallback,
 ) -> LoopReport:
-    """Train and commit every block that is pending.
+    """Train and commit every block of the run's range that is pending.
 
     Parameters
     ----------
@@ -159,8 +172,8 @@ class _TrainingSession:
 
     def __init__(self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int) -> None:
         self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
-        self._total = store.experiment.subsets.num_trials
-        self._done = store.num_trials_in(store.committed_blocks())
+        self._total = len(store.experiment.trained_trials)
+        self._done = self._total - store.num_trials_in(pending_blocks(store))
         self._accuracy_sum, self._num_trained = 0.0, 0
 
     def commit(self, block: int, result: BlockResult) -> None:
@@ -185,6 +198,10 @@ class _TrainingSession:
     def tell_training(self, note: str = "") -> None:
         mean = self._accuracy_sum / self._num_trained if self._num_trained else None
         self._tell(Progress(stage="training", done=self._done, total=self._total, mean_test_accuracy=mean, note=note))
+
+
+def _bounds(trials: range) -> list[int]:
+    return [trials.start, trials.stop]
 
 
 def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallback) -> None:

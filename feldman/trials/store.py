@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,12 +28,13 @@ from feldman.trials.layout import (
     FORMAT,
     FORMAT_VERSION,
     create_arrays,
+    dataset_attributes,
     open_array,
     store_attributes,
 )
 from feldman.trials.task import BlockResult, unpack_bits
 
-__all__ = ["TrialStore", "storage_errors"]
+__all__ = ["TrialStore", "built_group", "storage_errors"]
 
 
 class TrialStore:
@@ -68,17 +69,10 @@ class TrialStore:
         StorageError
             If the storage refuses.
         """
-        building = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
-        with storage_errors(path):
-            for left_behind in path.parent.glob(f"{path.name}.*.partial"):  # by a kill in this very place
-                shutil.rmtree(left_behind)
-            try:
-                group = zarr.create_group(building, zarr_format=3, attributes=store_attributes(experiment, dataset))
-                create_arrays(group, experiment, dataset)
-                building.rename(path)
-            except BaseException:
-                shutil.rmtree(building, ignore_errors=True)
-                raise
+        with built_group(path) as building:
+            attributes = store_attributes(experiment, dataset_attributes(dataset))
+            group = zarr.create_group(building, zarr_format=3, attributes=attributes)
+            create_arrays(group, experiment, dataset.y_train, dataset.y_test)
         return cls.open(path)
 
     @classmethod
@@ -258,6 +252,15 @@ class TrialStore:
     # Writing: for the process that holds the lock
 
     def commit_block(self, result: BlockResult) -> None:
+        """Unpack a trained block and commit it; see `commit_arrays`."""
+        arrays = {name: getattr(result, name) for name in BLOCK_ARRAYS}
+        for name in BIT_ARRAYS:
+            arrays[name] = unpack_bits(arrays[name], self._arrays[name].shape[1])
+        for name, values in self._kept.pop(result.block, {}).items():  # trials that this block had before the run grew
+            arrays[name] = np.concatenate([values, arrays[name][len(values) :]])
+        self.commit_arrays(result.block, arrays)
+
+    def commit_arrays(self, block: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write a block's arrays, then its marker. Once committed, a block never changes.
 
         Raises
@@ -265,34 +268,25 @@ class TrialStore:
         StorageError
             If the storage refuses. The block is then pending, and the store as good as before.
         """
-        if self.is_committed(result.block):
-            raise FeldmanError(
-                f"block {result.block} is committed already; this is a defect of feldman, please report it"
-            )
-        trials = self.experiment.subsets.block_trials(result.block)
-        rows = slice(trials.start, trials.stop)
-        kept = self._kept.pop(result.block, {})
+        if self.is_committed(block):
+            raise FeldmanError(f"block {block} is committed already; this is a defect of feldman, please report it")
+        trials = self.experiment.subsets.block_trials(block)
         with storage_errors(self.path):
             for name in BLOCK_ARRAYS:
-                values = getattr(result, name)
-                if name in BIT_ARRAYS:
-                    values = unpack_bits(values, self._arrays[name].shape[1])
-                if name in kept:  # trials that this block had before the run grew
-                    values = np.concatenate([kept[name], values[len(kept[name]) :]])
-                self._arrays[name][rows] = values
-            self._arrays["committed"][result.block] = 1
+                self._arrays[name][trials.start : trials.stop] = arrays[name]
+            self._arrays["committed"][block] = 1
 
     def withdraw_block(self, block: int) -> None:
         """Make a block pending again: its chunks were damaged, or it has to grow."""
         with storage_errors(self.path):
             self._arrays["committed"][block] = 0
 
-    def grow(self, num_trials: int) -> None:
-        """Make room for more trials; those that are committed stay.
+    def grow(self, num_trials: int, trials: tuple[int, int] | None) -> None:
+        """Make room for more trials; those that are committed stay. ``trials`` is the range that is trained from now on.
 
         A last block that was shorter than ``block_size`` becomes pending: trained again, now whole, it has the same bits for the
         trials it had; and should its learner or hardware have changed, those trials are kept as they were. A kill at any
-        moment leaves the old length, with at most that block to train again.
+        moment leaves the old length and range, with at most that block to train again.
         """
         subsets = self.experiment.subsets
         if num_trials < subsets.num_trials:
@@ -302,7 +296,8 @@ class TrialStore:
             if self.is_committed(last):
                 self._kept[last] = {name: self.read(name, last) for name in BLOCK_ARRAYS}
             self.withdraw_block(last)
-        self.experiment = self.experiment.replace("subsets", {"num_trials": num_trials})
+        grown = self.experiment.replace("subsets", {"num_trials": num_trials})
+        self.experiment = grown.replace("execution", {"trials": trials})
         self.fit_arrays()
         self._record_experiment()
 
@@ -340,6 +335,17 @@ class TrialStore:
                 restored.append(name)
         return restored
 
+    def differences(
+        self, experiment: Experiment, dataset_fingerprint: str, places: tuple[str, str] = ("in the store", "given")
+    ) -> list[str]:
+        """List the fields in which another experiment estimates something else; ``places`` says where each was found."""
+        fields = differing_fields(self.experiment, experiment, places)
+        stored = self.attributes["dataset"]["fingerprint"]
+        if not fields and stored != dataset_fingerprint:
+            found = f"{stored[:12]} {places[0]}, {dataset_fingerprint[:12]} {places[1]}"
+            fields = [f"content of the data set: {found}"]
+        return fields
+
     def check_experiment(self, experiment: Experiment, dataset_fingerprint: str) -> None:
         """Refuse to add trials of another experiment.
 
@@ -348,15 +354,33 @@ class TrialStore:
         StoreMismatchError
             With the fields that differ.
         """
-        fields = differing_fields(self.experiment, experiment)
-        stored = self.attributes["dataset"]["fingerprint"]
-        if not fields and stored != dataset_fingerprint:
-            fields = [f"content of the data set: {stored[:12]} in the store, {dataset_fingerprint[:12]} given"]
+        fields = self.differences(experiment, dataset_fingerprint)
         if fields:
             raise StoreMismatchError(
                 f"'{self.path.parent}' holds another experiment; choose another run directory. What differs:\n  "
                 + "\n  ".join(fields)
             )
+
+
+@contextmanager
+def built_group(path: Path) -> Iterator[Path]:
+    """Yield a partial name to build a store under; it gets its own name in the end, and is removed if anything goes wrong.
+
+    Raises
+    ------
+    StorageError
+        If the storage refuses.
+    """
+    building = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with storage_errors(path):
+        for left_behind in path.parent.glob(f"{path.name}.*.partial"):  # by a kill in this very place
+            shutil.rmtree(left_behind)
+        try:
+            yield building
+            building.rename(path)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from feldman.estimates.memorization import estimate_memorization
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection, chosen_pairs
 from feldman.estimates.tiles import TileInputs, TileResult, target_lanes
-from feldman.trials.executor import InProcessExecutor, Task
+from feldman.trials.executor import BlockOutcome, InProcessExecutor, Task
 from tests.estimates import oracle
 from tests.estimates.trials import Trials, any_trials
 
@@ -166,8 +166,10 @@ def test_more_pairs_than_the_kernel_finds_at_once_are_all_found(monkeypatch: pyt
     rng = np.random.default_rng(0)
     trials = Trials(*(rng.random((70, size)) < 0.5 for size in (200, 200, 400)))
     monkeypatch.setattr(kernel_tiles, "_FOUND_ROWS", 64 * 128)
-    for tops in ({}, {"top_per_train": 100}, {"top_per_train": 100, "top_per_target": 50}):
-        selection = PairSelection(min_influence=-1.0, min_memorization=-1.0, **tops)
+    for of_train, of_target in ((None, None), (100, None), (100, 50)):
+        selection = chosen_pairs(
+            min_influence=-1.0, min_memorization=-1.0, top_per_train=of_train, top_per_target=of_target
+        )
         inputs = inputs_of(trials, trials.packed(), selection, 128, by_class=False)
         assert [pair[:2] for pair in as_found(selected(inputs, kernel_tiles.prepare_selecting))] == [
             pair[:2] for pair in expected_pairs(trials, selection)
@@ -237,7 +239,7 @@ class InAnyOrder:
     def wait(self, timeout_seconds: float) -> Any:
         if len(self._waiting) < len(self._order):
             return []
-        outcomes = []
+        outcomes: list[BlockOutcome] = []
         for tile in self._order:
             self._inner.submit(tile)
             outcomes += self._inner.wait(0.0)

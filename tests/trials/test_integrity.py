@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feldman import job
-from feldman.cli.store_commands import EstimateOptions, estimate_run, verify_run
+from feldman.cli.estimate_command import EstimateOptions, estimate_run
+from feldman.cli.store_commands import verify_run
 from feldman.errors import CorruptStoreError, FeldmanError, RunDirectoryError
 from feldman.experiment_files import load_experiment
 from feldman.trials.events import read_events
