@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +72,11 @@ chaos: $(READY) ## the chaos tests, long form; FELDMAN_CHAOS_ROUNDS=50 sets how 
 bench-run: $(READY) ## the main job on the digits beside a plain PyTorch loop; writes build/bench/run.json
 	$(BIN)/python -m tests.benchmarks.bench_run
 
-bench-estimates: $(READY) ## the engine at CIFAR-100's shape beside the dense formula; writes build/bench/estimates.json
+bench-estimates: $(READY) ## the engine at CIFAR-100's shape beside the dense formula, and as shapes double; build/bench/estimates.json
 	$(BIN)/python -m tests.benchmarks.bench_estimates
+
+bench-imagenet: $(READY) ## all pairs of ImageNet's shape on this machine; writes build/bench/imagenet.json
+	$(BIN)/python -m tests.benchmarks.bench_imagenet
 
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

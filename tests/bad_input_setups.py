@@ -120,7 +120,7 @@ def other_bits(folder: Path) -> None:
     """Let `other` hold another prediction of trial 17, its accuracy made to fit."""
     other_run()(folder)
     store = TrialStore.open(folder / "other" / "trials.zarr")
-    correct = store.read("test_correct", 2)
+    correct = store.read("test_correct", 2).copy()
     correct[1, 0] ^= True
     store.array("test_correct")[16:24] = correct
     store.array("test_accuracy")[16:24] = correct.mean(axis=1).astype(np.float32)

@@ -24,8 +24,8 @@ from feldman.trials.store import TrialStore
 
 __all__ = ["BitReader", "read_bits"]
 
-_PANEL_BYTES = 96 * 2**20
-"""Packed bits of so many training examples are held at once, whatever the size of the training set."""
+_PANEL_BYTES = 32 * 2**20
+"""Packed bits of training examples held at once, whatever the size of the training set; a column of chunks at least."""
 
 _AHEAD = 4
 """Blocks, for each core, that are read and decoded while those before them are packed."""

@@ -161,10 +161,10 @@ def _take_tile(panel: _Panel, collector: PairCollector, tile: int, counts: Integ
     part, first = slice(rows.start, rows.stop), int(inputs.train_index[0])
     whole = slice(first + rows.start, first + rows.stop)
     if panel.kept:
-        counts = counts + np.asarray(panel.kept.joint[whole])
+        counts = counts + panel.kept.joint(whole)
     influence = influence_of_counts(counts, inputs.num_in[part], panel.totals, inputs.num_trials)
     if panel.fresh:
-        panel.fresh.joint[whole] = counts
+        panel.fresh.write_joint(whole, counts)
     if panel.matrix is not None:
         panel.matrix[whole] = influence
     collector.add(select_from_counts(inputs, tile, counts, influence, panel.eligible(part)))

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64, Integer
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from feldman.errors import StorageError
+from feldman.errors import CorruptStoreError, StorageError
 from feldman.estimates.memorization import MemorizationCounts
 from feldman.results.tables import TableFacts
 from feldman.trials.store import TrialStore
@@ -59,36 +60,46 @@ class KeptCounts:
     ----------
     blocks
         Which blocks are counted.
-    joint
-        [train, test]: trials that had the training example and got the test example right.
     """
 
-    def __init__(self, group: zarr.Group, blocks: list[int]) -> None:
+    def __init__(self, path: Path, group: zarr.Group, blocks: list[int]) -> None:
         self.blocks = blocks
-        self._group = group
-        self.joint = _array(group, "joint")
+        self._path, self._group = path, group
 
     @property
     def totals(self) -> Float64[np.ndarray, " test"]:
         """Trials that got each test example right."""
-        return np.asarray(_array(self._group, "totals")[:]).astype(np.float64)
+        return self._read("totals", slice(None)).astype(np.float64)
+
+    def joint(self, rows: slice) -> Int64[np.ndarray, "row test"]:
+        """Return trials that had some training examples and got each test example right."""
+        return self._read("joint", rows)
 
     def memorization_counts(self, panel: range) -> MemorizationCounts:
         """Return the counts of some training examples."""
-        rows = slice(panel.start, panel.stop)
-        num_in, correct_in, correct = (
-            np.asarray(_array(self._group, name)[rows]).astype(np.int64) for name in _TRAIN_COUNTS
-        )
+        num_in, correct_in, correct = (self._read(name, slice(panel.start, panel.stop)) for name in _TRAIN_COUNTS)
         return MemorizationCounts(num_in=num_in, correct_in=correct_in, correct=correct)
 
     def write_totals(self, totals: Float64[np.ndarray, " test"]) -> None:
         """Write down how many trials got each test example right."""
         _array(self._group, "totals")[:] = totals.astype(np.int64)
 
+    def write_joint(self, rows: slice, counts: Integer[np.ndarray, "row test"]) -> None:
+        """Write down the counts of pairs of some training examples."""
+        _array(self._group, "joint")[rows] = counts
+
     def write_memorization_counts(self, panel: range, counts: MemorizationCounts) -> None:
         """Write down the counts of some training examples."""
         for name in _TRAIN_COUNTS:
             _array(self._group, name)[panel.start : panel.stop] = getattr(counts, name)
+
+    def _read(self, name: str, rows: slice) -> NDArray[np.int64]:
+        try:
+            return np.asarray(_array(self._group, name)[rows]).astype(np.int64)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CorruptStoreError(
+                f"{self._path} is damaged ({name}: {error}); delete it, and all blocks are read and counted anew"
+            ) from None
 
 
 def open_counts(path: Path, store: TrialStore) -> KeptCounts | None:
@@ -102,7 +113,7 @@ def open_counts(path: Path, store: TrialStore) -> KeptCounts | None:
             return None
         if made_of != (_COUNTS_FORMAT, store.experiment.fingerprint, store.digest(blocks)):
             return None
-        return KeptCounts(group, blocks)
+        return KeptCounts(path, group, blocks)
     except (OSError, KeyError, TypeError, ValueError):
         return None
 
@@ -136,7 +147,7 @@ def new_counts(path: Path, store: TrialStore, blocks: list[int], num_trials: int
         )
         for name, size in (*((name, shape[0]) for name in _TRAIN_COUNTS), ("totals", shape[1])):
             group.create_array(name, shape=(size,), dtype="int64", compressors=_compressors("int64"))
-        yield KeptCounts(group, blocks)
+        yield KeptCounts(building, group, blocks)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from feldman.results.tables import METADATA_KEY, TableFacts
+from feldman.results.tables import METADATA_KEY, TableFacts, column
 
 __all__ = ["ROW_GROUP", "ROW_GROUPS_IN_BAND", "TableWriter"]
 
@@ -65,12 +66,17 @@ class TableWriter:
             self._num_waiting -= self._band_rows
 
     def _write_band(self, band: pa.Table) -> None:
-        order = np.arange(band.num_rows)
-        if self._cut_by:
-            order = np.argsort(band[self._cut_by].to_numpy(), kind="stable")
+        order = self._order_by_target(band) if self._cut_by else None
         for start in range(0, band.num_rows, ROW_GROUP):
-            rows = np.sort(order[start : start + ROW_GROUP])
-            self._writer.write_table(band.take(rows), row_group_size=ROW_GROUP)
+            rows = band.slice(start, ROW_GROUP)
+            if order is not None:
+                rows = band.take(column(np.sort(order[start : start + ROW_GROUP]), pa.int64()))
+            self._writer.write_table(rows, row_group_size=ROW_GROUP)
+
+    def _order_by_target(self, band: pa.Table) -> NDArray[np.int64]:
+        targets = band[self._cut_by].combine_chunks()
+        values = np.frombuffer(targets.buffers()[1], np.int64)[targets.offset :][: len(targets)]
+        return np.argsort(values, kind="stable").astype(np.int64)
 
     def __enter__(self) -> TableWriter:
         return self
@@ -79,8 +85,8 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._write_band(pa.concat_tables([self._schema.empty_table(), *self._waiting]))
+            if error is None and self._num_waiting:
+                self._write_band(pa.concat_tables(self._waiting))
             self._writer.close()
             if error is None:
                 with self._building.open("rb") as written:

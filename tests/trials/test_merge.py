@@ -341,7 +341,7 @@ def take_away(run: Path) -> None:
 def other_mask(run: Path) -> None:
     """One trial, not the first of its block, with the subset of another seed: everything else agrees with it."""
     store = _store(run)
-    masks = store.read("subset_mask", 1)
+    masks = store.read("subset_mask", 1).copy()
     masks[5] = subset_masks(99, range(13, 14), 60, 0.7)[0]
     store.array("subset_mask")[8:16] = masks
     store.array("train_accuracy")[8:16] = subset_accuracy(masks, store.read("train_correct", 1))
