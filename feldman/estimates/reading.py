@@ -79,9 +79,11 @@ class BitReader:
                 f"'{store.path.parent}' has no committed trials yet; let it run on, or "
                 f"`{command('resume', store.path.parent)}`"
             )
-        trials = [len(store.experiment.subsets.block_trials(block)) for block in self.blocks]
-        self._starts = dict(zip(self.blocks, np.cumsum([0, *trials[:-1]]).tolist(), strict=True))
-        self.num_trials = sum(trials)
+        self._starts: dict[int, int] = {}
+        self.num_trials = 0
+        for block in self.blocks:
+            self._starts[block] = self.num_trials
+            self.num_trials += len(store.experiment.subsets.block_trials(block))
         self._width = store.array("subset_mask").chunks[1]
         self._num_columns = -(-store.num_train // self._width)
         test_columns = -(-store.num_test // store.array("test_correct").chunks[1])
