@@ -92,7 +92,7 @@ def count_all_pairs(
     blocks = sorted({*reader.blocks, *(kept.blocks if kept else ())})
     with ExitStack() as outputs:
         fresh, matrix = None, None
-        if extras.keep_counts:
+        if extras.keep_counts and not (kept and not reader.blocks):  # else those that are there are still the ones
             fresh = outputs.enter_context(new_counts(paths.counts, store, blocks, num_trials))
             fresh.write_totals(totals)
         if extras.matrix:

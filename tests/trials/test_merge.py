@@ -359,7 +359,7 @@ def harm_marker(run: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (flip, r"is damaged \(1 block: 1; first: test_correct of block 1 cannot be decoded"),
+        (flip, r"is damaged \(1 block: 1; first: chunk test_correct/c/1/0 cannot be decoded"),
         (take_away, r"is damaged \(1 block: 4; first: chunk train_seconds/c/4 is missing"),
         (other_mask, r"is damaged \(1 block: 1; first: subset_mask of block 1 differs from the plan"),
         (harm_labels, r"is damaged \(labels; first: train_label"),
