@@ -16,7 +16,8 @@ from feldman.results.tables import (
 )
 from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.session import Progress, ProgressCallback
-from feldman.trials.store import TrialStore, storage_errors
+from feldman.trials.storage import storage_errors
+from feldman.trials.store import TrialStore
 
 __all__ = ["write_estimates"]
 
