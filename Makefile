@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-estimates: $(READY) ## the engine at CIFAR-100's shape beside the dense fo
 
 bench-imagenet: $(READY) ## all pairs of ImageNet's shape on this machine; writes build/bench/imagenet.json
 	$(BIN)/python -m tests.benchmarks.bench_imagenet
+
+bench-queries: $(READY) ## questions to tables of up to ten million pairs; writes build/bench/queries.json
+	$(BIN)/python -m tests.benchmarks.bench_queries
 
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

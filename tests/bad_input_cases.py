@@ -376,6 +376,33 @@ QUESTIONS = [
     case("unknown training example", "pairs done --train 60", "--train is an example's index, 0 .. 59; found 60"),
     case("unknown test example", "pairs done --test -1", "--test is an example's index, 0 .. 29; found -1"),
     case("below the table", "pairs done --min-influence 0.1", "make it anew: feldman estimate RUN --min-influence 0.1"),
+    case("top and all", "pairs done --top 3 --all", "--all is every row; found --top 3 too: give one of them"),
+    case("json and csv", "pairs done --json --format csv", "--json is --format json; found --format csv too"),
+    case("unknown format", "pairs done --format xml", "Invalid value for '--format'"),
+    case(
+        "file that is there", "pairs done -o data.npz", "'data.npz' exists, and nothing is overwritten: remove it, or"
+    ),
+    case(
+        "file of no format", "pairs done -o rows.txt", "'rows.txt' does not tell its format by .json, .csv or .parquet"
+    ),
+    case("file in no folder", "pairs done -o no/rows.csv", "cannot write 'no/rows.csv': No such file or directory"),
+    case("file name too long", f"pairs done -o {'x' * 300}.csv", "File name too long; choose another file"),
+    case(
+        "expression that breaks out",
+        "pairs done --where \"1=1) TO 'x' --\" -o x.csv",
+        'syntax error at or near ")". The columns are train_index, test_index, influence',
+    ),
+    case("two statements", "memorized done --where 'true; DROP VIEW memorized'", "Parser Error"),
+    case(
+        "another file",
+        "memorized done --where \"EXISTS (FROM read_csv('data.npz'))\"",
+        "Permission Error: Cannot access",
+    ),
+    case("unknown column", "memorized done --where 'memorisation > 0'", '"memorisation" not found in FROM clause'),
+    case("aggregate", "pairs done --where 'max(influence) > 0'", "WHERE clause cannot contain aggregates"),
+    case("no expression", "pairs done --where ''", "--where takes one SQL expression; found '': it is empty"),
+    case("no such targets", "pairs done --targets both", "Invalid value for '--targets'"),
+    case("no pairs of training examples yet", "pairs done --targets train", "has no influence_train.parquet yet"),
     case("no rows", "memorized done --top 0", "Invalid value for '--top'"),
     case("influence out of range", "estimate done --min-influence 1.5", "Invalid value for '--min-influence'"),
     case("influence that is no number", "estimate done --min-influence nan", "--min-influence"),

@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other_and_so_does_its_note
         assert program == "feldman", f"only feldman is run here; found '{line}'"
         answer = commands(*shortened(arguments))
         assert answer.code == 0, f"$ {line}\n{answer.err}"
-        assert answer.out, line
+        assert answer.out or answer.err, line  # what is written to a file is told on standard error
     monkeypatch.chdir(tmp_path)
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})

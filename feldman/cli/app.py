@@ -8,12 +8,12 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from feldman import __version__
-from feldman.errors import FeldmanError
+from feldman.errors import FeldmanError, QueryError
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,15 @@ AddressOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-TopOption = Annotated[int, typer.Option(min=1, help="How many rows.")]
+TopOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 20.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Every row, instead of --top.")]
+FormatOption = Annotated[
+    Literal["table", "json", "csv", "parquet"] | None,
+    typer.Option("--format", help="Default: what FILE's suffix says, or a table for people."),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a new file: .json, .csv or .parquet.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -97,7 +105,7 @@ def merge(
 @app.command()
 def status(run: RunArgument, json: JsonOption = False) -> None:
     """Say how far a run is."""
-    from feldman.cli.query_commands import show_status
+    from feldman.cli.status_commands import show_status
 
     show_status(run, json)
 
@@ -175,22 +183,44 @@ def estimate(
 @app.command()
 def memorized(
     run: RunArgument,
-    top: TopOption = 20,
+    top: TopOption = None,
+    everything: AllOption = False,
     label: Annotated[int | None, typer.Option(help="Only examples of this class (its number).")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL",
+            help="Only rows for which this SQL expression is true, as in 'memorization > 0.5 AND label IN (3, 7)'. Columns: "
+            "train_index, label, memorization, stderr, ci_low, ci_high, num_in, num_out, correct_in, correct_out.",
+        ),
+    ] = None,
+    output_format: FormatOption = None,
     json: JsonOption = False,
+    output: OutputOption = None,
 ) -> None:
     """List the most memorized training examples."""
+    from feldman.cli.output import chosen_output
     from feldman.cli.query_commands import list_memorized
+    from feldman.results.queries import MemorizedQuery
 
-    list_memorized(run, top, label, json)
+    query = MemorizedQuery(top=_num_rows(top, everything), label=label, where=where)
+    list_memorized(run, query, chosen_output(output_format, json, output))
 
 
 @app.command()
 def pairs(
     run: RunArgument,
-    top: TopOption = 20,
+    top: TopOption = None,
+    everything: AllOption = False,
     train: Annotated[int | None, typer.Option(metavar="I", help="Only pairs with this training example.")] = None,
-    test: Annotated[int | None, typer.Option(metavar="J", help="Only pairs with this test example.")] = None,
+    target: Annotated[
+        int | None,
+        typer.Option("--test", "--target", metavar="J", help="Only pairs with this test, or target, example."),
+    ] = None,
+    targets: Annotated[
+        Literal["test", "train"],
+        typer.Option(help="Whose predictions: the test examples', or the training examples' (columns target_...)."),
+    ] = "test",
     min_influence: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="At least this influence. Default: what the table was made with, 0.15."),
@@ -199,15 +229,34 @@ def pairs(
         float | None, typer.Option(min=-1, max=1, help="At least this memorization. Default: as in the table, 0.25.")
     ] = None,
     same_class: Annotated[bool, typer.Option("--same-class", help="Only pairs of one class.")] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL",
+            help="Only rows for which this SQL expression is true, as in 'influence > 0.3 AND train_label <> test_label'. "
+            "Columns: train_index, test_index, influence, stderr, ci_low, ci_high, memorization, train_label, test_label; with "
+            "--targets train, target_index and target_label.",
+        ),
+    ] = None,
+    output_format: FormatOption = None,
     json: JsonOption = False,
+    output: OutputOption = None,
 ) -> None:
     """List the most influential train/test pairs."""
-    from feldman.cli.query_commands import PairFilter, list_pairs
+    from feldman.cli.output import chosen_output
+    from feldman.cli.query_commands import list_pairs
+    from feldman.results.queries import PairQuery
 
-    chosen = PairFilter(
-        train=train, test=test, min_influence=min_influence, min_memorization=min_memorization, same_class=same_class
+    query = PairQuery(
+        top=_num_rows(top, everything),
+        train=train,
+        target=target,
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        same_class=same_class,
+        where=where,
     )
-    list_pairs(run, top, chosen, json)
+    list_pairs(run, targets, query, chosen_output(output_format, json, output))
 
 
 @app.command()
@@ -215,9 +264,15 @@ def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this preset's TOML file.")] = None,
 ) -> None:
     """List the experiments that ship, or print one to start your own from."""
-    from feldman.cli.query_commands import show_presets
+    from feldman.cli.status_commands import show_presets
 
     show_presets(name)
+
+
+def _num_rows(top: int | None, everything: bool) -> int | None:
+    if top is not None and everything:
+        raise QueryError(f"--all is every row; found --top {top} too: give one of them")
+    return None if everything else top or 20
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -1,17 +1,87 @@
-"""What commands print: one JSON document, or a table for people."""
+"""What commands print: one JSON document, or a table for people; and where rows go."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TextIO, get_args
 
-import pyarrow as pa
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from feldman.errors import QueryError, listed
 
-__all__ = ["print_json", "print_rows", "rows_of"]
+__all__ = ["Format", "Output", "chosen_output", "output_stream", "print_json", "print_rows"]
+
+Format = Literal["table", "json", "csv", "parquet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How rows are written, and into which file; None is standard output."""
+
+    format: Format = "table"
+    file: Path | None = None
+
+
+def chosen_output(name: Format | None, as_json: bool, file: str | None) -> Output:
+    """Settle how rows are written from what was given, before anything is asked.
+
+    Raises
+    ------
+    QueryError
+        If the options contradict each other, the file is there already or tells no format, or a terminal would get Parquet.
+    """
+    if as_json and name not in (None, "json"):
+        raise QueryError(f"--json is --format json; found --format {name} too: give one of them")
+    name = "json" if as_json else name
+    if file is None:
+        if name == "parquet" and sys.stdout.isatty():
+            raise QueryError("Parquet is not for a terminal; write it to a file with -o FILE, or into a pipe")
+        return Output(format=name or "table")
+    if os.path.lexists(file):
+        raise QueryError(f"'{file}' exists, and nothing is overwritten: remove it, or choose another file")
+    for known in get_args(Format):
+        if name is None and Path(file).suffix == f".{known}" and known != "table":
+            name = known
+    if name is None:
+        raise QueryError(
+            f"'{file}' does not tell its format by .json, .csv or .parquet; name it so, or say --format "
+            f"({listed(get_args(Format))})"
+        )
+    return Output(format=name, file=Path(file))
+
+
+@contextmanager
+def output_stream(output: Output) -> Iterator[BinaryIO]:
+    """Open what rows are written to. A file has a partial name until it is whole.
+
+    Raises
+    ------
+    QueryError
+        If no file can be made there.
+    """
+    if output.file is None:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
+    building = output.file.with_name(f".{output.file.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        stream = building.open("xb")
+    except OSError as error:
+        raise QueryError(f"cannot write '{output.file}': {error.strerror}; choose another file") from None
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        building.rename(output.file)
+    finally:
+        building.unlink(missing_ok=True)
 
 
 def print_json(document: Any) -> None:
@@ -19,16 +89,14 @@ def print_json(document: Any) -> None:
     print(json.dumps(_plain(document), indent=2, allow_nan=False))
 
 
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a table as objects whose keys are its columns."""
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
-
-
-def print_rows(rows: list[dict[str, str]], title: str) -> None:
+def print_rows(rows: list[dict[str, str]], title: str, file: TextIO) -> None:
     """Print rows as a table. Off a terminal it is not cut to a width that is not there."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     if not rows:
-        print(title)
+        print(title, file=file)
         return
     view = Table(
         title=Text(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
@@ -37,9 +105,9 @@ def print_rows(rows: list[dict[str, str]], title: str) -> None:
         view.add_column(column, justify="left" if "class" in column else "right", no_wrap=True)
     for row in rows:
         view.add_row(*(Text(value) for value in row.values()))  # a class may be called "[/b]"
-    console = Console(highlight=False)
+    console = Console(highlight=False, file=file)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, width=160, file=file)
     console.print(view)
 
 

@@ -1,175 +1,170 @@
-"""The commands that read a run."""
+"""`feldman memorized` and `feldman pairs`: they import neither Zarr nor the kernel, which would take most of their time."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from feldman.cli.output import print_json, print_rows, rows_of
-from feldman.errors import ExperimentError, QueryError, command, listed, suggestion
-from feldman.experiment_files import preset_names, preset_text
-from feldman.results.queries import most_memorized, top_pairs
-from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import TableFacts, read_table
+from duckdb import DuckDBPyRelation
+
+from feldman.cli.output import Output, output_stream, print_rows
+from feldman.errors import QueryError, RunDirectoryError, command, listed
+from feldman.estimates.selection import Targets
+from feldman.results.formats import write_rows
+from feldman.results.queries import MemorizedQuery, PairQuery, most_memorized, target_name, top_pairs
+from feldman.results.sandbox import TableView
+from feldman.results.tables import TableFacts, read_facts
+from feldman.trials.markers import TrialCount, count_trials
 from feldman.trials.rundir import RunPaths, run_paths
-from feldman.trials.store import TrialStore
 
-__all__ = [
-    "PairFilter",
-    "list_memorized",
-    "list_pairs",
-    "show_presets",
-    "show_status",
-]
+__all__ = ["list_memorized", "list_pairs"]
+
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairFilter:
-    """Which pairs `feldman pairs` shows."""
-
-    train: int | None = None
-    test: int | None = None
-    min_influence: float | None = None
-    min_memorization: float | None = None
-    same_class: bool = False
-
-
-def show_status(path: str, as_json: bool) -> None:
-    """Print how far a run is."""
-    status = open_run(path).status()
-    if as_json:
-        print_json(status.as_json())
-        return
-    print(f"{status.run}: {_state(status)}")
-    first, end = status.trials
-    planned = " planned" if status.has_range else ""
-    within = f", the range {first}:{end} of {status.num_trials:,} planned" if status.has_range else ""
-    print(f"  trials         {status.num_committed_in_range:,} of {end - first:,} committed{within}")
-    print(
-        f"  blocks         {status.num_committed_blocks:,} of {status.num_blocks:,}{planned}, {status.block_size} trials each"
-    )
-    print(f"  data set       {status.dataset}, {status.num_train:,} training and {status.num_test:,} test examples")
-    print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
-    if status.mean_test_accuracy is not None:
-        print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
-    if status.mean_train_seconds is not None:
-        print(f"  training       {status.mean_train_seconds:.3g} s a trial")
-    print(f"  tables         {_tables(status)}")
-    if status.writer is None and not status.complete:
-        print(f"  go on with     {command('resume', status.run)}")
-
-
-def list_memorized(path: str, top: int, label: int | None, as_json: bool) -> None:
-    """Print the most memorized examples."""
+def list_memorized(path: str, query: MemorizedQuery, output: Output) -> None:
+    """Print or write the most memorized examples."""
     paths = run_paths(path)
-    store = TrialStore.open(paths.store)
-    table, facts = read_table(paths.memorization, paths.root)
-    names = store.attributes["dataset"]["class_names"]
-    if label is not None and not 0 <= label < len(names):
-        raise QueryError(f"--label is the number of a class, 0 .. {len(names) - 1}; found {label}")
-    rows = rows_of(most_memorized(table, top=top, label=label))
-    _tell_age(facts, store, paths)
-    if as_json:
-        print_json(rows)
-    else:
-        shown = [_memorized_row(row, names) for row in rows]
-        print_rows(shown, f"most memorized of {table.num_rows:,} training examples, from {_trials(facts, store)}")
-
-
-def list_pairs(path: str, top: int, chosen: PairFilter, as_json: bool) -> None:
-    """Print the most influential pairs."""
-    paths = run_paths(path)
-    store = TrialStore.open(paths.store)
-    table, facts = read_table(paths.influence, paths.root)
-    for name, index, size in (("--train", chosen.train, store.num_train), ("--test", chosen.test, store.num_test)):
-        if index is not None and not 0 <= index < size:
-            raise QueryError(f"{name} is an example's index, 0 .. {size - 1}; found {index}")
-    found = top_pairs(
-        table,
-        facts,
-        top=top,
-        train=chosen.train,
-        test=chosen.test,
-        min_influence=chosen.min_influence,
-        min_memorization=chosen.min_memorization,
-        same_class=chosen.same_class,
-    )
-    rows = rows_of(found)
-    _tell_age(facts, store, paths)
-    if as_json:
-        print_json(rows)
-    else:
-        names = store.attributes["dataset"]["class_names"]
-        shown = [_pair_row(row, names) for row in rows]
-        print_rows(shown, f"{len(rows)} of {table.num_rows:,} pairs, from {_trials(facts, store)}")
-
-
-def show_presets(name: str | None) -> None:
-    """Print the names of the presets, or the text of one."""
-    if name is None:
-        for preset in preset_names():
-            comment = preset_text(preset).split("\n\n")[0].replace("\n#", "").lstrip("# ")
-            print(f"{preset}: {comment}")
-    elif name in preset_names():
-        print(preset_text(name), end="")
-    else:
-        raise ExperimentError(
-            f"there is no preset '{name}'{suggestion(name, preset_names())}; there are {listed(preset_names())}"
+    facts = _facts(paths.memorization, paths)
+    _check_number("--label", "the number of a class", query.label, len(facts.class_names) or None)
+    with TableView(paths.memorization, "memorized") as view:
+        found, total = most_memorized(view, query), len(view)
+        trials = _trials(facts, paths)
+        _answer(
+            view,
+            found,
+            output,
+            row=lambda row: _memorized_row(row, facts.class_names),
+            title=lambda _: f"most memorized of {total:,} training examples, {trials}",
         )
 
 
-def _state(status: RunStatus) -> str:
-    if status.writer is not None:
-        return f"being written by process {status.writer.get('pid', '?')} on {status.writer.get('host', '?')}"
-    return "complete" if status.complete else "not finished"
+def list_pairs(path: str, targets: Targets, query: PairQuery, output: Output) -> None:
+    """Print or write the most influential pairs."""
+    paths = run_paths(path)
+    table = paths.influence if targets == "test" else paths.influence_on_train
+    facts = _facts(table, paths)
+    num_targets = facts.num_test if facts.selection.targets == "test" else facts.num_train
+    _check_number("--train", "an example's index", query.train, facts.num_train)
+    _check_number("--test", "an example's index", query.target, num_targets)
+    with TableView(table, "pairs") as view:
+        found, total = top_pairs(view, facts, query), len(view)
+        trials = _trials(facts, paths)
+        _answer(
+            view,
+            found,
+            output,
+            row=lambda row: _pair_row(row, facts),
+            title=lambda count: f"{count:,} of {total:,} pairs, {trials}",
+        )
 
 
-def _tables(status: RunStatus) -> str:
-    there = [
-        name
-        for name, present in (("memorization", status.has_memorization), ("influence", status.has_influence))
-        if present
-    ]
-    return " and ".join(there) or f"none yet; `{command('estimate', status.run)}` makes them"
+def _facts(table: Path, paths: RunPaths) -> TableFacts:
+    if not table.exists():
+        others = [
+            other.name for other in (paths.memorization, paths.influence, paths.influence_on_train) if other.exists()
+        ]
+        if others and not paths.store.exists():
+            raise RunDirectoryError(
+                f"'{paths.root}' has no {table.name}, and no trials to make it from; it holds {listed(others)}"
+            )
+        from feldman.trials.store import TrialStore  # says what is wrong with the run, if anything is
+
+        TrialStore.open(paths.store)
+    return read_facts(table, paths.root)
 
 
-def _trials(facts: TableFacts, store: TrialStore) -> str:
-    return f"{facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
+def _check_number(option: str, meaning: str, number: int | None, size: int | None) -> None:
+    if number is not None and (number < 0 or (size is not None and number >= size)):
+        numbers = "0 or more" if size is None else f"0 .. {size - 1}"
+        raise QueryError(f"{option} is {meaning}, {numbers}; found {number}")
 
 
-def _tell_age(facts: TableFacts, store: TrialStore, paths: RunPaths) -> None:
-    newer = store.num_trials_in(store.committed_blocks()) - (facts.num_trials or 0)
+def _trials(facts: TableFacts, paths: RunPaths) -> str:
+    """Say what a table was made from; tell on standard error if there is more by now."""
+    if facts.num_trials is None:
+        return f"from {facts.source}"
+    count = count_trials(paths.store)
+    if count is None:
+        return f"from {facts.num_trials:,} trials"
+    _tell_age(facts.num_trials, count, paths)
+    return f"from {facts.num_trials:,} of {count.num_trials:,} trials"
+
+
+def _tell_age(num_trials: int, count: TrialCount, paths: RunPaths) -> None:
+    newer = count.num_committed - num_trials
     if newer > 0:
         print(
-            f"{newer:,} trials are newer than the table; `{command('estimate', Path(paths.root))}` counts them",
+            f"{newer:,} trials are newer than the table; `{command('estimate', paths.root)}` counts them",
             file=sys.stderr,
         )
 
 
-def _memorized_row(row: dict[str, Any], names: list[str]) -> dict[str, str]:
+def _answer(
+    view: TableView,
+    found: DuckDBPyRelation,
+    output: Output,
+    *,
+    row: Callable[[Row], dict[str, str]],
+    title: Callable[[int], str],
+) -> None:
+    with output_stream(output) as stream:
+        if output.format == "table":
+            shown = [row(values) for batch in view.batches(found) for values in batch.to_pylist()]
+            count = len(shown)
+            if output.file is None:
+                print_rows(shown, title(count), sys.stdout)
+            else:
+                text = StringIO()
+                print_rows(shown, title(count), text)
+                stream.write(text.getvalue().encode())
+        else:
+            count = write_rows(view, found, output.format, stream)
+    if output.file is not None:
+        print(f"{output.file}: {title(count)}", file=sys.stderr)
+
+
+def _memorized_row(row: Row, names: tuple[str, ...]) -> dict[str, str]:
     return {
         "train": str(row["train_index"]),
-        "class": names[row["label"]],
-        "memorization": f"{row['memorization']:.3f}",
+        "class": _class(row["label"], names),
+        "memorization": _number(row["memorization"]),
         "95% interval": _interval(row),
-        "right with it": f"{row['correct_in']}/{row['num_in']}",
-        "right without": f"{row['correct_out']}/{row['num_out']}",
+        "right with it": _share(row["correct_in"], row["num_in"]),
+        "right without": _share(row["correct_out"], row["num_out"]),
     }
 
 
-def _pair_row(row: dict[str, Any], names: list[str]) -> dict[str, str]:
+def _pair_row(row: Row, facts: TableFacts) -> dict[str, str]:
+    target = target_name(facts.selection.targets)
     return {
         "train": str(row["train_index"]),
-        "test": str(row["test_index"]),
-        "influence": f"{row['influence']:.3f}",
+        target: str(row[f"{target}_index"]),
+        "influence": _number(row["influence"]),
         "95% interval": _interval(row),
-        "memorization": f"{row['memorization']:.3f}",
-        "train class": names[row["train_label"]],
-        "test class": names[row["test_label"]],
+        "memorization": _number(row["memorization"]),
+        "train class": _class(row["train_label"], facts.class_names),
+        f"{target} class": _class(row[f"{target}_label"], facts.class_names),
     }
 
 
-def _interval(row: dict[str, Any]) -> str:
-    return f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+def _class(label: int | None, names: tuple[str, ...]) -> str:
+    if label is None:
+        return "-"
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(row: Row) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    return "-" if low is None and high is None else f"{_number(low)} to {_number(high)}"
+
+
+def _share(correct: int | None, trials: int | None) -> str:
+    return "-" if trials is None else f"{'-' if correct is None else correct}/{trials}"

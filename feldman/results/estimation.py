@@ -21,7 +21,8 @@ from feldman.results.table_sink import Counter, TableSink
 from feldman.results.tables import TableFacts
 from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.session import ProgressCallback
-from feldman.trials.store import TrialStore, storage_errors
+from feldman.trials.storage import storage_errors
+from feldman.trials.store import TrialStore
 
 __all__ = ["Estimated", "write_estimates"]
 

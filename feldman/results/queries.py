@@ -2,67 +2,108 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
-import pyarrow.compute as pc
+from duckdb import ColumnExpression, ConstantExpression, DuckDBPyRelation
 
 from feldman.errors import QueryError
+from feldman.estimates.selection import Targets
+from feldman.results.sandbox import TableView
 from feldman.results.tables import TableFacts
 
-__all__ = ["most_memorized", "sorted_pairs", "top_pairs", "with_one_class"]
+__all__ = [
+    "MemorizedQuery",
+    "PairQuery",
+    "most_memorized",
+    "sorted_pairs",
+    "target_name",
+    "top_pairs",
+    "with_one_class",
+]
 
 
-def most_memorized(table: pa.Table, *, top: int, label: int | None = None) -> pa.Table:
-    """Return the most memorized training examples, most memorized first; undefined values are left out.
+@dataclass(frozen=True, kw_only=True)
+class MemorizedQuery:
+    """Which training examples are asked for.
 
-    Parameters
+    Attributes
     ----------
-    table
-        A memorization table.
     top
-        How many rows at the most.
+        How many at the most; None for all.
     label
         Only examples of this class.
+    where
+        Only those for which this SQL expression holds.
     """
-    table = table.filter(pc.is_finite(table["memorization"]))
-    if label is not None:
-        table = table.filter(pc.equal(table["label"], label))
-    return table.sort_by([("memorization", "descending"), ("train_index", "ascending")]).slice(0, top)
+
+    top: int | None = None
+    label: int | None = None
+    where: str | None = None
 
 
-def top_pairs(
-    table: pa.Table,
-    facts: TableFacts,
-    *,
-    top: int,
-    train: int | None = None,
-    test: int | None = None,
-    min_influence: float | None = None,
-    min_memorization: float | None = None,
-    same_class: bool = False,
-) -> pa.Table:
-    """Return the most influential pairs, most influential first.
+@dataclass(frozen=True, kw_only=True)
+class PairQuery:
+    """Which pairs are asked for.
 
-    Parameters
+    Attributes
     ----------
-    table, facts
-        An influence table and what it was made from.
     top
-        How many rows at the most.
-    train, test
-        Only pairs with this training, or test, example.
+        How many at the most; None for all.
+    train, target
+        Only pairs with this training, or target, example.
     min_influence, min_memorization
         Thresholds, inclusive; by default those that the table was made with.
     same_class
         Only pairs whose two examples have one label.
+    where
+        Only those for which this SQL expression holds.
+    """
+
+    top: int | None = None
+    train: int | None = None
+    target: int | None = None
+    min_influence: float | None = None
+    min_memorization: float | None = None
+    same_class: bool = False
+    where: str | None = None
+
+
+def most_memorized(view: TableView, query: MemorizedQuery) -> DuckDBPyRelation:
+    """Return training examples, most memorized first, then by index; undefined values are left out.
 
     Raises
     ------
     QueryError
-        If a threshold is below that of the table, which lacks such pairs.
+        If the expression of `MemorizedQuery.where` is none.
     """
+    rows = view.rows.filter(ColumnExpression("memorization").isnotnull())
+    if query.label is not None:
+        rows = rows.filter(ColumnExpression("label") == ConstantExpression(query.label))
+    if query.where is not None:
+        rows = view.where(rows, query.where)
+    return _first(rows, "memorization DESC, train_index", query.top)
+
+
+def top_pairs(view: TableView, facts: TableFacts, query: PairQuery) -> DuckDBPyRelation:
+    """Return pairs, most influential first, then by training and by target example.
+
+    Parameters
+    ----------
+    view, facts
+        A table of pairs and what it was made from.
+    query
+        Which of them.
+
+    Raises
+    ------
+    QueryError
+        If a threshold is below that of the table, which lacks such pairs, or the expression of `PairQuery.where` is none.
+    """
+    target, rows = target_name(facts.selection.targets), view.rows
     for name, asked, kept in (
-        ("influence", min_influence, facts.selection.min_influence),
-        ("memorization", min_memorization, facts.selection.min_memorization),
+        ("influence", query.min_influence, facts.selection.min_influence),
+        ("memorization", query.min_memorization, facts.selection.min_memorization),
     ):
         if asked is not None and asked < kept:
             raise QueryError(
@@ -70,20 +111,32 @@ def top_pairs(
                 f"feldman estimate RUN --min-{name} {asked:g}"
             )
         if asked is not None:
-            table = table.filter(pc.greater_equal(table[name], asked))
-    for column, value in (("train_index", train), ("test_index", test)):
+            rows = rows.filter(ColumnExpression(name) >= ConstantExpression(asked))
+    for column, value in (("train_index", query.train), (f"{target}_index", query.target)):
         if value is not None:
-            table = table.filter(pc.equal(table[column], value))
-    if same_class:
-        table = with_one_class(table)
-    return sorted_pairs(table).slice(0, top)
+            rows = rows.filter(ColumnExpression(column) == ConstantExpression(value))
+    if query.same_class:
+        rows = rows.filter(ColumnExpression("train_label") == ColumnExpression(f"{target}_label"))
+    if query.where is not None:
+        rows = view.where(rows, query.where)
+    return _first(rows, f"influence DESC NULLS LAST, train_index, {target}_index", query.top)
+
+
+def target_name(targets: Targets) -> str:
+    """Return how the columns of targets begin in a table of pairs."""
+    return "test" if targets == "test" else "target"
 
 
 def with_one_class(table: pa.Table) -> pa.Table:
-    """Keep the pairs whose two examples have one label."""
-    return table.filter(pc.equal(table["train_label"], table["test_label"]))
+    """Keep the pairs, in memory, whose two examples have one label."""
+    return table.filter(pa.array(table["train_label"].to_numpy() == table["test_label"].to_numpy()))
 
 
 def sorted_pairs(table: pa.Table) -> pa.Table:
-    """Sort pairs, most influential first."""
+    """Sort pairs that are in memory, most influential first."""
     return table.sort_by([("influence", "descending"), ("train_index", "ascending"), ("test_index", "ascending")])
+
+
+def _first(rows: DuckDBPyRelation, order: str, top: int | None) -> DuckDBPyRelation:
+    ordered = rows.order(order)
+    return ordered if top is None else ordered.limit(top)

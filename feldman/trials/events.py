@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from feldman.trials.store import storage_errors
+from feldman.trials.storage import storage_errors
 
 __all__ = ["EventLog", "read_events"]
 

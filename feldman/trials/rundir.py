@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from feldman.errors import RunDirectoryError, StoreBusyError
-from feldman.trials.store import storage_errors
+from feldman.trials.storage import storage_errors
 
 __all__ = ["RunPaths", "new_run_lock", "run_paths", "table_lock", "writer_lock", "writer_of"]
 

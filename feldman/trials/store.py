@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feldman import __version__
 from feldman.data.dataset import Dataset
-from feldman.errors import FeldmanError, RunDirectoryError, StorageError, StoreMismatchError, listed
+from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
 from feldman.trials.chunks import read_chunk
@@ -32,9 +32,10 @@ from feldman.trials.layout import (
     open_array,
     store_attributes,
 )
+from feldman.trials.storage import storage_errors
 from feldman.trials.task import BlockResult, unpack_bits
 
-__all__ = ["TrialStore", "built_group", "storage_errors"]
+__all__ = ["TrialStore", "built_group"]
 
 
 class TrialStore:
@@ -381,21 +382,3 @@ def built_group(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into an error that a user can act on.
-
-    Raises
-    ------
-    StorageError
-        For any `OSError` inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {path}: {error.strerror or error}; what is committed is safe: "
-            "make room or mend the permissions, then run the same command again"
-        ) from error

@@ -51,7 +51,7 @@ def write_report(name: str, rows: list[Row]) -> None:
 
 def machine() -> dict[str, Any]:
     """Describe where the figures were taken."""
-    names = ("feldman", "numpy", "torch", "ray", "zarr", "pyarrow")
+    names = ("feldman", "numpy", "torch", "ray", "zarr", "pyarrow", "duckdb")
     return {
         "processor": processor(),
         "python": platform.python_version(),
