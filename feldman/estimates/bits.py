@@ -105,7 +105,7 @@ def in_lanes(words: UInt64[np.ndarray, "example word"]) -> UInt64[np.ndarray, "t
     num_tiles = -(-len(words) // LANES)
     padded = np.zeros((num_tiles * LANES, words.shape[1]), np.uint64)
     padded[: len(words)] = words
-    return np.ascontiguousarray(padded.reshape(num_tiles, LANES, -1).transpose(0, 2, 1))
+    return np.ascontiguousarray(padded.reshape(num_tiles, LANES, words.shape[1]).transpose(0, 2, 1))
 
 
 def _no_words(num_examples: int, num_trials: int) -> NDArray[np.uint64]:

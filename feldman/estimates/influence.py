@@ -50,8 +50,12 @@ class Pairs:
     ci_high: Float64[np.ndarray, " pair"]
 
 
-def estimate_influence(bits: TrialBits, train_index: Integer[np.ndarray, " chosen"]) -> Difference:
-    r"""Estimate the influence of some training examples on all test examples.
+def estimate_influence(
+    bits: TrialBits,
+    train_index: Integer[np.ndarray, " chosen"],
+    test_index: Integer[np.ndarray, " target"] | None = None,
+) -> Difference:
+    r"""Estimate the influence of some training examples on all test examples, or on some.
 
     .. math:: infl_{ij} = \Pr_k[h_k(x'_j) = y'_j \mid i \in I_k] - \Pr_k[h_k(x'_j) = y'_j \mid i \notin I_k]
 
@@ -63,20 +67,23 @@ def estimate_influence(bits: TrialBits, train_index: Integer[np.ndarray, " chose
         What the trials got right.
     train_index
         Which training examples.
+    test_index
+        Which test examples; None for all.
 
     Returns
     -------
     Difference
-        float64 [chosen, test]; NaN for examples that were in all trials or in none.
+        float64 [chosen, target]; NaN for examples that were in all trials or in none.
     """
-    tests = in_lanes(bits.test_correct)
+    targets = bits.test_correct if test_index is None else bits.test_correct[test_index]
+    tests = in_lanes(targets)
     rows = np.ascontiguousarray(bits.subset_mask[train_index])
     counts = np.empty((len(rows), tests.shape[0] * tests.shape[2]), np.uint32)
     if len(rows):
         joint_counts(rows, tests, counts)
-    joint = counts[:, : len(bits.test_correct)].astype(np.float64)
+    joint = counts[:, : len(targets)].astype(np.float64)
     num_in = count_bits(rows, rows)[:, None]
-    total = count_bits(bits.test_correct, bits.test_correct)[None]
+    total = count_bits(targets, targets)[None]
     return proportion_difference(joint, num_in, total - joint, bits.num_trials - num_in)
 
 
