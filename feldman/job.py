@@ -100,6 +100,7 @@ def run(
     dataset = _checked_dataset(experiment, address)
     if paths.store.exists():
         store = TrialStore.open(paths.store)
+        store.check_trainable()
         store.check_experiment(experiment, dataset.fingerprint)
         kept = store.experiment.subsets
         num_trials = max(kept.num_trials, experiment.subsets.num_trials)
@@ -135,6 +136,7 @@ def resume(
     """
     paths = run_paths(path)
     store = TrialStore.open(paths.store)
+    store.check_trainable()
     experiment = store.experiment
     if num_trials is not None:
         if num_trials < experiment.subsets.num_trials:

@@ -30,9 +30,10 @@ class Progress:
     Attributes
     ----------
     stage
-        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``.
+        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``;
+        of exchange ``"importing"``, ``"exporting"``, and these or ``"comparing"`` followed by ``" classes"``.
     done, total
-        In trials; while reading, blocks; while estimating, training examples. 0 of 0 where a stage has no length.
+        In trials; while reading, blocks; while estimating, training examples; or classes. 0 of 0 where a stage has no length.
     mean_test_accuracy
         Over the trials committed in this session.
     note
