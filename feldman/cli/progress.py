@@ -20,7 +20,14 @@ __all__ = ["ProgressDisplay"]
 _PLAIN_LINE_SECONDS = 5.0
 _RECENT_REPORTS = 6
 _RECENT_SECONDS = 20.0
-_UNITS = {"training": "trials", "checking": "trials", "reading trials": "blocks", "estimating influence": "examples"}
+_UNITS = {
+    "training": "trials",
+    "checking": "trials",
+    "reading trials": "blocks",
+    "estimating influence": "examples",
+    "importing": "trials",
+    "exporting": "trials",
+}
 
 
 class ProgressDisplay:
