@@ -6,7 +6,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +64,20 @@ def open_npz(path: Path, expected: str, error: type[InputError]) -> Iterator[Npz
     error
         Raised where it cannot be read.
     """
-    with _opened(path, expected, error) as archive:
-        yield NpzReader(path, archive, error)
+    with ExitStack() as stack:
+        yield NpzReader(path, _opened(path, expected, error, stack), error)
 
 
-def _opened(path: Path, expected: str, error: type[InputError]) -> np.lib.npyio.NpzFile:
+def _opened(path: Path, expected: str, error: type[InputError], stack: ExitStack) -> np.lib.npyio.NpzFile:
     try:
-        with path.open("rb") as file:
-            start = file.read(6)
+        file = stack.enter_context(path.open("rb"))
+        start = file.read(6)
         if start == b"\x93NUMPY":
             raise error(f"{path} holds one array; expected an .npz file with {expected}")
         if not start.startswith(b"PK"):
             raise error(f"{path} cannot be read as .npz: it is not a zip file of arrays, as numpy.savez writes it")
-        archive: np.lib.npyio.NpzFile = np.load(path, allow_pickle=False)
+        file.seek(0)
+        archive: np.lib.npyio.NpzFile = stack.enter_context(np.load(file, allow_pickle=False))
     except OSError as problem:
         raise error(f"cannot read {path}: {problem.strerror or problem}") from None
     except _UNREADABLE as problem:

@@ -91,7 +91,9 @@ def spearman(first: _Values, second: _Values) -> float:
     return agreement(_ranks(first), _ranks(second)).pearson
 
 
-def histogram_distances(first: _Values, second: _Values) -> tuple[float, float]:
+def histogram_distances(
+    first: Float64[np.ndarray, " first"], second: Float64[np.ndarray, " second"]
+) -> tuple[float, float]:
     r"""Compare the distributions of two sets of values over `NUM_BINS` equal bins on 0 .. 1; values beyond go into the outermost.
 
     With shares :math:`p, q` and cumulative shares :math:`P, Q`, total variation is :math:`\frac12 \sum_b |p_b - q_b|`, 0 .. 1,

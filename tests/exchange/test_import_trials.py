@@ -26,7 +26,8 @@ from tests.exchange.released import arrays_of, bits_of, random_bits, write_label
 
 def test_folders_written_from_a_run_give_back_its_bits_and_tables(trained: Path, tmp_path: Path) -> None:
     bits = bits_of(trained)
-    options = ImportOptions(labels=write_labels(tmp_path / "labels.npz", bits))
+    labels = write_labels(tmp_path / "labels.npz", bits)
+    options = ImportOptions(labels=labels, min_influence=0.05, min_memorization=0.0)
     summary = import_run(write_released(tmp_path / "0.7", bits), tmp_path / "run", options)
     assert summary.num_trials == 40
     back = bits_of(tmp_path / "run")
