@@ -255,7 +255,8 @@ def _exit_code() -> int:
         typer.echo("feldman: interrupted", err=True)
         return 130
     except typer.TyperException as error:
-        typer.echo(f"feldman: {error.format_message()} (see feldman --help)", err=True)
+        message = " ".join(error.format_message().split())  # choices come a line each
+        typer.echo(f"feldman: {message} (see feldman --help)", err=True)
         return 2
     except OSError as error:
         return _broken_output(error)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from feldman.errors import ExchangeError
+from feldman.trials.rundir import check_can_be_made
 from feldman.trials.store import storage_errors
 
 __all__ = ["built_folder", "check_vacant"]
@@ -23,16 +24,17 @@ def check_vacant(target: Path) -> None:
     Raises
     ------
     ExchangeError
-        If the path is a file or a folder that is not empty, or lies where no folder can be.
+        If the path is a file or a folder that is not empty.
+    RunDirectoryError
+        If it lies where nothing can be made.
     """
     try:
-        if not target.exists() and not target.is_symlink():
-            parent = _existing_parent(target)
-            if not parent.is_dir():
-                raise ExchangeError(f"'{target}' cannot be made: '{parent}' is not a folder")
+        if not os.path.lexists(target):
+            check_can_be_made(target)
             return
         if not target.is_dir():
             raise ExchangeError(f"'{target}' is there already and is no folder; choose another path with -o")
+        check_can_be_made(target.absolute().parent)  # where the folder is renamed to this place
         found = sorted(entry.name for entry in target.iterdir())
     except OSError as error:
         raise ExchangeError(f"cannot look into '{target}': {error.strerror or error}") from None
@@ -51,7 +53,7 @@ def built_folder(target: Path) -> Iterator[Path]:
 
     Raises
     ------
-    ExchangeError
+    ExchangeError, RunDirectoryError
         As `check_vacant`.
     StorageError
         If the storage refuses.
@@ -76,13 +78,6 @@ def built_folder(target: Path) -> Iterator[Path]:
             raise
         finally:
             os.close(descriptor)
-
-
-def _existing_parent(target: Path) -> Path:
-    parent = target.absolute()
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    return parent
 
 
 def _remove_left_behind(target: Path, building: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_file_in_another_order_is_told_from_the_run_by_its_labels(
 def test_labels_that_no_order_makes_equal_are_of_another_data_set(tmp_path: Path) -> None:
     run, other = run_of(tmp_path / "run", random_bits(0)), run_of(tmp_path / "other", random_bits(4))
     export_authors(run_paths(other), tmp_path / "out")
-    with pytest.raises(ComparisonError, match="they are of different data sets?"):
+    with pytest.raises(ComparisonError, match=r"they are of different data sets\?"):
         compare_with_file(run_paths(run), tmp_path / "out" / "infl_matrix.npz")
 
 
@@ -158,7 +158,7 @@ def test_a_data_set_of_another_size_is_refused(trained: Path, tmp_path: Path) ->
     np.savez(
         tmp_path / "far.npz", tr_idx=np.array([3]), tt_idx=np.array([30]), infl=np.array([0.5]), mem=np.array([0.5])
     )
-    with pytest.raises(ComparisonError, match="the run has 30 test examples and .* at least 31"):
+    with pytest.raises(ComparisonError, match=r"the run has 30 test examples and .* at least 31"):
         compare_with_file(run_paths(trained), tmp_path / "far.npz")
 
 

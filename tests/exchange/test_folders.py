@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from feldman.errors import ExchangeError, StorageError
-from feldman.exchange import trial_import
-from feldman.exchange.folders import built_folder
+from feldman.estimates.selection import PairSelection
+from feldman.exchange.folders import built_folder, check_vacant
 from feldman.exchange.importing import import_run
-from feldman.trials.rundir import run_paths, writer_of
+from feldman.results.estimation import write_estimates
+from feldman.results.tables import TableFacts
+from feldman.trials.rundir import RunPaths, run_paths, writer_of
+from feldman.trials.session import ProgressCallback
 from tests.commands import Commands, snapshot
 from tests.exchange.released import random_bits, write_pairs, write_released
 from tests.runs import FeldmanProcess, wait_until
@@ -27,11 +30,16 @@ def test_a_folder_appears_only_when_it_is_full(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == {"a": None, "a/b": None, "a/b/x": b"x"}
 
 
+def fill_in_vain(target: Path, error: type[BaseException]) -> None:
+    with built_folder(target) as building:
+        (building / "x").write_text("x")
+        raise error
+
+
 def test_after_an_error_nothing_stays_not_even_the_folders_above(tmp_path: Path) -> None:
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), built_folder(tmp_path / "a" / "b") as building:
-            (building / "x").write_text("x")
-            raise error
+        with pytest.raises(error):
+            fill_in_vain(tmp_path / "a" / "b", error)
     assert snapshot(tmp_path) == {}
 
 
@@ -40,15 +48,18 @@ def test_an_empty_folder_is_filled_and_a_full_one_is_left_alone(tmp_path: Path) 
     with built_folder(tmp_path / "empty") as building:
         (building / "x").write_text("x")
     with pytest.raises(ExchangeError, match=r"empty' is not empty \(it holds x\) and nothing is overwritten"):
-        with built_folder(tmp_path / "empty"):
-            pass
+        check_vacant(tmp_path / "empty")
     assert snapshot(tmp_path) == {"empty": None, "empty/x": b"x"}
 
 
 def test_a_folder_that_somebody_else_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write to .*target"), built_folder(tmp_path / "target"):
-        (tmp_path / "target").mkdir()
-        (tmp_path / "target" / "theirs").write_text("x")
+    def meanwhile() -> None:
+        with built_folder(tmp_path / "target"):
+            (tmp_path / "target").mkdir()
+            (tmp_path / "target" / "theirs").write_text("x")
+
+    with pytest.raises(StorageError, match=r"cannot write to .*target"):
+        meanwhile()
     assert snapshot(tmp_path) == {"target": None, "target/theirs": b"x"}
 
 
@@ -68,13 +79,12 @@ def test_what_a_kill_left_is_removed_and_what_somebody_works_on_is_not(tmp_path:
 def test_a_run_is_held_for_writing_while_it_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_released(tmp_path / "0.7", random_bits(0, num_trials=2))
     holders = []
-    real = trial_import.write_estimates
 
-    def watched(paths, **options):  # type: ignore[no-untyped-def]
+    def watched(paths: RunPaths, *, selection: PairSelection, tell: ProgressCallback) -> TableFacts:
         holders.append(writer_of(paths))
-        return real(paths, **options)
+        return write_estimates(paths, selection=selection, tell=tell)
 
-    monkeypatch.setattr(trial_import, "write_estimates", watched)
+    monkeypatch.setattr("feldman.exchange.trial_import.write_estimates", watched)
     import_run(tmp_path / "0.7", tmp_path / "run")
     assert [holder["pid"] for holder in holders if holder] == [os.getpid()]
     assert writer_of(run_paths(tmp_path / "run")) is None

@@ -202,7 +202,7 @@ def test_pairs_that_no_estimate_can_be_are_refused(tmp_path: Path, changes: dict
         ({"tr_classidx_0": np.array([2, 4])}, r"tr_classidx_0 must hold indices 0 \.\. 3; found 4"),
         ({"tr_classidx_0": np.array([2, 1])}, "must hold examples of class 0, each once; found example 1, which is of class 1"),
         ({"tr_classidx_0": np.array([2, 2])}, "must hold examples of class 0, each once; found an example twice"),
-        ({"infl_matrix_class0": np.zeros((2, 3))}, r"infl_matrix_class0 must be floats \[2, 2\], as long as .*; found float64 \(2, 3\)"),
+        ({"infl_matrix_class0": np.zeros((2, 3))}, r"must be floats \[2, 2\], as long as .*; found float64 \(2, 3\)"),
         ({"infl_matrix_class0": np.full((2, 2), 2.0)}, "infl_matrix_class0 must be differences of two rates"),
     ],
 )  # fmt: skip

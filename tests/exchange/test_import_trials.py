@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import zarr
 
 import feldman as package
 from feldman.errors import CorruptStoreError, DatasetError, ExchangeError, InputError
@@ -39,13 +38,12 @@ def test_folders_written_from_a_run_give_back_its_bits_and_tables(trained: Path,
             .replace_schema_metadata(None)
             .equals(pq.read_table(trained / name).replace_schema_metadata(None))
         )
-    group = zarr.open_group(tmp_path / "run" / "trials.zarr", mode="r")
-    assert group["committed"][:].tolist() == [1]  # type: ignore[index, union-attr]
-    assert set(group["trial_seed"][:].tolist()) == {-1}  # type: ignore[index, union-attr]
-    assert np.isnan(group["train_seconds"][:]).all()  # type: ignore[index]
+    ours, theirs = (TrialStore.open(path / "trials.zarr") for path in (tmp_path / "run", trained))
+    assert ours.committed_blocks() == [0]
+    assert set(ours.read("trial_seed", 0).tolist()) == {-1}
+    assert np.isnan(ours.read("train_seconds", 0)).all()
     for name in ("train_accuracy", "test_accuracy"):
-        trained_values = zarr.open_group(trained / "trials.zarr", mode="r")[name][:]  # type: ignore[index]
-        np.testing.assert_array_equal(group[name][:], trained_values)  # type: ignore[index]
+        np.testing.assert_array_equal(ours.array(name)[:], theirs.array(name)[:])
     assert [event["event"] for event in read_events(tmp_path / "run" / "events.jsonl")] == [
         "run_imported",
         "estimates_written",
@@ -96,13 +94,12 @@ def test_every_command_works_on_imported_trials(feldman: Commands, imported: Pat
 
 def test_imported_trials_are_never_trained(imported: Path, tmp_path: Path, arrays_file: Path) -> None:
     before = {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
-    for train in (
-        lambda: package.resume(imported),
-        lambda: package.resume(imported, num_trials=100),
-        lambda: package.run(small_experiment(arrays_file), imported),
-    ):
-        with pytest.raises(InputError, match=r"was imported from .*0\.7: its trials were trained elsewhere"):
-            train()
+    refused = r"was imported from .*0\.7: its trials were trained elsewhere"
+    for num_trials in (None, 100):
+        with pytest.raises(InputError, match=refused):
+            package.resume(imported, num_trials=num_trials)
+    with pytest.raises(InputError, match=refused):
+        package.run(small_experiment(arrays_file), imported)
     assert {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()} == before
 
 
@@ -169,11 +166,11 @@ def _first(value: float) -> Any:
         (_set("index_test", lambda index: index[:-1]), "correctness_test has 10 values for the 9 examples of index_test"),
         (_set("index_test", _first(10)), r"index_test must hold every example 0 \.\. 9 once; found 10"),
         (_set("index_test", lambda index: np.zeros(10, int)), r"index_test must hold every example 0 \.\. 9 once; 1 is missing"),
-        (_set("index_train", _first(-1)), r"index_train and index_removed together must hold every example 0 \.\. 19 once; found -1"),
+        (_set("index_train", _first(-1)), r"and index_removed together must hold every example 0 \.\. 19 once; found -1"),
         (_set("index_test", np.zeros((10, 1), int)), r"index_test must be a vector of integers; found int64 \(10, 1\)"),
         (_set("correctness_train", _first(0.5)), "correctness_train must hold 0 and 1 alone; found 0.5"),
         (_set("correctness_test", np.array(["yes"] * 10)), "correctness_test must be a vector of numbers; found <U3"),
-        (_set("subsample_idx", lambda index: index[:-1]), "subsample_idx and index_train must hold the same examples; they differ"),
+        (_set("subsample_idx", lambda index: index[:-1]), "subsample_idx and index_train must hold the same examples"),
         (_set("correctness_test", np.array([{}] * 10)), "correctness_test in it holds Python objects, which are not read"),
     ],
 )  # fmt: skip

@@ -143,15 +143,14 @@ def test_large_classes_are_written_in_slabs_with_the_same_bytes(
 
 def test_undefined_influence_is_nan_in_the_file_and_no_pair_after(tmp_path: Path) -> None:
     bits = random_bits(1, num_trials=2)
-    always = bits.masks.all(axis=0)
+    always, never = np.all(bits.masks, axis=0), ~np.any(bits.masks, axis=0)
     assert always.any()
     run = imported(tmp_path, bits, PairSelection(min_influence=-1.0, min_memorization=-1.0))
     export_authors(run_paths(run), tmp_path / "out")
     with np.load(tmp_path / "out" / "infl_matrix.npz") as matrix:
         for label in range(3):
             undefined = np.isnan(matrix[f"infl_matrix_class{label}"])
-            never = ~bits.masks.any(axis=0)
-            expected = (always | never)[matrix[f"tr_classidx_{label}"]]
+            expected = np.logical_or(always, never)[matrix[f"tr_classidx_{label}"]]
             np.testing.assert_array_equal(undefined, np.broadcast_to(expected[:, None], undefined.shape))
 
 
