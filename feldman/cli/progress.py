@@ -27,6 +27,9 @@ _UNITS = {
     "estimating influence": "examples",
     "importing": "trials",
     "exporting": "trials",
+    "reading matrices": "classes",
+    "writing matrices": "classes",
+    "comparing matrices": "classes",
 }
 
 

@@ -54,6 +54,7 @@ class RunningAgreement:
         self._count, self._absolute = 0, 0.0
         self._means = np.zeros(2)
         self._moments = np.zeros((2, 2))
+        self._lowest, self._highest = np.full(2, np.inf), np.full(2, -np.inf)
 
     def add(self, first: Float64[np.ndarray, "..."], second: Float64[np.ndarray, "..."]) -> None:
         """Compare some more values; pairs with a NaN are left out."""
@@ -66,15 +67,20 @@ class RunningAgreement:
         centred, delta, total = values - means[:, None], means - self._means, self._count + count
         self._moments += centred @ centred.T + np.outer(delta, delta) * (self._count * count / total)
         self._means += delta * (count / total)
+        self._lowest = np.minimum(self._lowest, values.min(axis=1))
+        self._highest = np.maximum(self._highest, values.max(axis=1))
         self._absolute += float(np.abs(values[0] - values[1]).sum())
         self._count = total
 
     def result(self) -> Agreement:
         """Return the agreement of all values so far."""
         scale = float(np.sqrt(self._moments[0, 0] * self._moments[1, 1]))
+        varies = (
+            bool((self._lowest < self._highest).all()) and scale > 0
+        )  # rounding lets the moments of a constant differ from 0
         return Agreement(
             num_compared=self._count,
-            pearson=float(np.clip(self._moments[0, 1] / scale, -1, 1)) if scale else float("nan"),
+            pearson=float(np.clip(self._moments[0, 1] / scale, -1, 1)) if varies else float("nan"),
             mean_absolute_difference=self._absolute / self._count if self._count else float("nan"),
         )
 

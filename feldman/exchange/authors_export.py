@@ -132,6 +132,6 @@ def _write_matrices(
         npz.write_slabs(f"infl_matrix_class{label}", float64, (len(train), len(test)), class_slabs(bits, train, test))
         npz.write(f"tr_classidx_{label}", train)
         npz.write(f"tt_classidx_{label}", test)
-        tell(Progress(stage="exporting classes", done=label + 1, total=num_classes))
+        tell(Progress(stage="writing matrices", done=label + 1, total=num_classes))
     for name, values in (("tr_labels", train_labels), ("tt_labels", test_labels), ("tr_mem", memorization)):
         npz.write(name, values)

@@ -226,7 +226,7 @@ def _scan_matrices(
             for slab in class_slabs(bits, matrix.train_index, matrix.test_index):
                 running.add(slab, matrix.influence[first : first + len(slab)])
                 first += len(slab)
-        tell(Progress(stage="comparing classes", done=done, total=file.num_classes))
+        tell(Progress(stage="comparing matrices", done=done, total=file.num_classes))
     return join_pairs(parts), None if bits is None else running.result()
 
 

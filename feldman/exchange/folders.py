@@ -34,7 +34,7 @@ def check_vacant(target: Path) -> None:
             return
         if not target.is_dir():
             raise ExchangeError(f"'{target}' is there already and is no folder; choose another path with -o")
-        check_can_be_made(target.absolute().parent)  # where the folder is renamed to this place
+        check_can_be_made(target.resolve().parent)  # where the folder is renamed to this place
         found = sorted(entry.name for entry in target.iterdir())
     except OSError as error:
         raise ExchangeError(f"cannot look into '{target}': {error.strerror or error}") from None
@@ -59,7 +59,7 @@ def built_folder(target: Path) -> Iterator[Path]:
         If the storage refuses.
     """
     check_vacant(target)
-    target = target.absolute()
+    target = target.resolve()  # a link to an empty folder cannot be renamed to
     building = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     made = [parent for parent in target.parents if not parent.exists()]
     with storage_errors(target):

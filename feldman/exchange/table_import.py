@@ -81,7 +81,7 @@ def import_matrix(paths: RunPaths, file: MatrixFile, selection: PairSelection, *
     parts = []
     for done, matrix in enumerate(file.classes(), 1):
         parts.append(matrix.selected(file.memorization, selection))
-        tell(Progress(stage="importing classes", done=done, total=file.num_classes))
+        tell(Progress(stage="reading matrices", done=done, total=file.num_classes))
     selected = join_pairs(parts)
     memorized: _Columns = {"train_index": np.arange(len(file.memorization)), "memorization": file.memorization}
     pairs: _Columns = {**vars(selected), "memorization": file.memorization[selected.train_index]}

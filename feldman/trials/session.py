@@ -31,7 +31,7 @@ class Progress:
     ----------
     stage
         ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"reading trials"`` or ``"estimating influence"``;
-        of exchange ``"importing"``, ``"exporting"``, and these or ``"comparing"`` followed by ``" classes"``.
+        of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``, ``"writing matrices"`` or ``"comparing matrices"``.
     done, total
         In trials; while reading, blocks; while estimating, training examples; or classes. 0 of 0 where a stage has no length.
     mean_test_accuracy

@@ -52,6 +52,14 @@ def test_an_empty_folder_is_filled_and_a_full_one_is_left_alone(tmp_path: Path) 
     assert snapshot(tmp_path) == {"empty": None, "empty/x": b"x"}
 
 
+def test_a_link_to_an_empty_folder_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far")
+    with built_folder(tmp_path / "link") as building:
+        (building / "x").write_text("x")
+    assert snapshot(tmp_path) == {"far": None, "far/x": b"x", "link": "far"}
+
+
 def test_a_folder_that_somebody_else_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
     def meanwhile() -> None:
         with built_folder(tmp_path / "target"):

@@ -79,6 +79,7 @@ def test_every_command_works_on_imported_trials(feldman: Commands, imported: Pat
         answer = feldman(command, "run")
         assert answer.code == 0, answer.err
     assert (imported / "influence.parquet").read_bytes() == before
+    assert "2 committed blocks, every chunk as it was written, subsets imported" in feldman("verify", "run").out
     status = feldman("status", "run").out
     assert f"imported from  {imported.parent / '0.7'}, on subsets of 14" in status
     assert "complete" in status
