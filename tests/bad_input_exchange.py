@@ -75,18 +75,16 @@ def both(*setups: Setup) -> Setup:
 
 
 def matrix(**changes: Any) -> Setup:
-    """A matrix file of the run's 60 and 30 examples that has no class but the first."""
+    """A matrix file of the run's 60 and 30 examples."""
     train, test = np.arange(60) % 3, np.arange(30) % 3
 
     def setup(folder: Path) -> None:
-        arrays = {
-            "tr_labels": train,
-            "tt_labels": test,
-            "tr_mem": np.zeros(60),
-            "infl_matrix_class0": np.zeros((20, 10)),
-            "tr_classidx_0": np.flatnonzero(train == 0),
-            "tt_classidx_0": np.flatnonzero(test == 0),
-        } | changes
+        arrays = {"tr_labels": train, "tt_labels": test, "tr_mem": np.zeros(60)}
+        for label in range(3):
+            arrays[f"infl_matrix_class{label}"] = np.zeros((20, 10))
+            arrays[f"tr_classidx_{label}"] = np.flatnonzero(train == label)
+            arrays[f"tt_classidx_{label}"] = np.flatnonzero(test == label)
+        arrays |= changes
         np.savez(folder / "pairs.npz", allow_pickle=True, **arrays)
 
     return setup
@@ -267,6 +265,13 @@ EXPORTS = [
         damaged_chunk,
         code=1,
     ),
+    case(
+        "authors' export of a damaged accuracy",
+        "export done --format authors",
+        "(1 block: 2; first: ",
+        content("done/trials.zarr/test_accuracy/c/2", b"x"),
+        code=1,
+    ),
     case("export of tables as trials", "export done --format datamodels", "'done' holds tables and no trials", tables),
 ]
 
@@ -279,14 +284,28 @@ COMPARISONS = [
         "comparison with other labels",
         COMPARE,
         "the labels of 60 of 60 training examples differ",
-        matrix(tr_labels=(np.arange(60) + 1) % 3, tr_classidx_0=np.arange(2, 60, 3)),
+        matrix(tr_labels=(np.arange(60) + 1) % 3),
         code=1,
     ),
     case(
         "comparison with another order",
         COMPARE,
         "every class has as many in both: the order differs?",
-        matrix(tt_labels=(np.arange(30) + 1) % 3, tt_classidx_0=np.arange(2, 30, 3)),
+        matrix(tt_labels=(np.arange(30) + 1) % 3),
+        code=1,
+    ),
+    case(
+        "comparison of damaged labels",
+        COMPARE,
+        "train_label",
+        both(pairs(), content("done/trials.zarr/train_label/c/0", b"x")),
+        code=1,
+    ),
+    case(
+        "comparison of a damaged block",
+        COMPARE,
+        "(1 block: 1; first: ",
+        both(matrix(), damaged_chunk),
         code=1,
     ),
     case(

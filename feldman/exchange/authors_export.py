@@ -18,7 +18,7 @@ from feldman.exchange.authors_files import MATRIX_FILE, pairs_file_name
 from feldman.exchange.folders import built_folder
 from feldman.exchange.labels import UNKNOWN_CLASS
 from feldman.exchange.npz_writer import NpzWriter
-from feldman.results.tables import TableFacts, read_table
+from feldman.results.tables import read_table
 from feldman.trials.rundir import RunPaths
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore
@@ -67,7 +67,7 @@ def export_authors(paths: RunPaths, folder: Path, tell: ProgressCallback = lambd
     ExchangeError, StorageError
         If nothing can be written there.
     """
-    memorization, _ = read_table(paths.memorization, paths.root)
+    memorization, memorization_facts = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
     thresholds = facts.selection.min_influence, facts.selection.min_memorization
     if facts.selection != PairSelection(min_influence=thresholds[0], min_memorization=thresholds[1]):
@@ -76,15 +76,16 @@ def export_authors(paths: RunPaths, folder: Path, tell: ProgressCallback = lambd
             f"class only); where there are trials, make it anew: {command('estimate', paths.root)}"
         )
     store = TrialStore.open(paths.store) if paths.store.exists() else None
-    reason = _no_matrix(store, facts, paths)
+    reason = _no_matrix(store)
     name = pairs_file_name(*thresholds)
     with built_folder(folder) as building:
         with NpzWriter(building / name) as npz:
             for array, column in _PAIR_COLUMNS.items():
                 npz.write(array, pairs[column].to_numpy())
         if store is not None and reason is None:
+            bits = _read_bits_of(store, {facts.digest, memorization_facts.digest}, tell)
             with NpzWriter(building / MATRIX_FILE) as npz:
-                _write_matrices(npz, store, memorization["memorization"].to_numpy(), tell)
+                _write_matrices(npz, store, bits, memorization["memorization"].to_numpy(), tell)
     return ExportSummary(
         run=str(paths.root),
         folder=str(folder),
@@ -103,27 +104,32 @@ def class_slabs(
         yield estimate_influence(bits, train_index[start : start + num_rows], test_index).value
 
 
-def _no_matrix(store: TrialStore | None, facts: TableFacts, paths: RunPaths) -> str | None:
+def _no_matrix(store: TrialStore | None) -> str | None:
     """Say why influences inside classes cannot be told, if they cannot."""
     if store is None:
         return "the run holds tables and no trials"
     if store.attributes["dataset"]["class_names"] == [UNKNOWN_CLASS]:
         return "the labels of the run are not known"
-    if facts.digest != store.digest():
-        raise QueryError(
-            f"the tables of '{paths.root}' are of other trials than those that are committed; make them anew: "
-            f"{command('estimate', paths.root)}"
-        )
     return None
 
 
-def _write_matrices(
-    npz: NpzWriter, store: TrialStore, memorization: NDArray[np.float64], tell: ProgressCallback
-) -> None:
+def _read_bits_of(store: TrialStore, digests: set[str | None], tell: ProgressCallback) -> TrialBits:
+    """Read the trials that the tables are of: one file is not to hold estimates from two sets of trials."""
     blocks = store.committed_blocks()
     bits = read_bits(
         store, lambda block: tell(Progress(stage="reading trials", done=blocks.index(block) + 1, total=len(blocks)))
     )
+    if digests != {store.digest()}:
+        run = store.path.parent
+        raise QueryError(
+            f"the tables of '{run}' are of other trials than those that are committed; make them anew: {command('estimate', run)}"
+        )
+    return bits
+
+
+def _write_matrices(
+    npz: NpzWriter, store: TrialStore, bits: TrialBits, memorization: NDArray[np.float64], tell: ProgressCallback
+) -> None:
     train_labels, test_labels = store.labels("train"), store.labels("test")
     num_classes = len(store.attributes["dataset"]["class_names"])
     float64 = np.dtype(np.float64)

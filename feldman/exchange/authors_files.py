@@ -147,6 +147,9 @@ class MatrixFile:
         if strange:
             raise ExchangeError(f"{path}: {_MATRIX}{strange[0]} should end in the number of a class")
         self._labels = sorted(map(int, suffixes))
+        lacking = sorted(set(self.labels.train.tolist()) & set(self.labels.test.tolist()) - set(self._labels))
+        if lacking:  # its pairs would count as pairs without influence
+            raise ExchangeError(f"{path} lacks the matrices of {len(lacking)} classes, {_MATRIX}{lacking[0]} first")
         self.num_classes = len(self._labels)
 
     def classes(self) -> Iterator[ClassInfluence]:
@@ -278,7 +281,14 @@ def _class_examples(npz: NpzReader, name: str, labels: NDArray[np.int64], label:
     if len(outside):
         raise ExchangeError(f"{path}: {name} must hold indices 0 .. {len(labels) - 1}; found {outside[0]}")
     others = index[labels[index] != label]
-    if len(others) or len(np.unique(index)) != len(index):
-        what = f"example {others[0]}, which is of class {labels[others[0]]}" if len(others) else "an example twice"
-        raise ExchangeError(f"{path}: {name} must hold examples of class {label}, each once; found {what}")
+    if len(others):
+        raise ExchangeError(
+            f"{path}: {name} must hold examples of class {label}; found {others[0]}, which is of class {labels[others[0]]}"
+        )
+    num_distinct, num_examples = len(np.unique(index)), int((labels == label).sum())
+    if not len(index) == num_distinct == num_examples:
+        raise ExchangeError(
+            f"{path}: {name} must hold each of the {num_examples} examples of class {label} once; "
+            f"found {len(index)}, {num_distinct} of them distinct"
+        )
     return index

@@ -13,6 +13,7 @@ from jaxtyping import Int64, Integer
 from feldman.errors import ComparisonError
 from feldman.exchange.labels import UNKNOWN_CLASS
 from feldman.results.tables import TableFacts
+from feldman.trials.integrity import find_small_damage, refuse_damage
 from feldman.trials.store import TrialStore
 
 __all__ = ["KnownLabels", "check_labels", "check_sizes", "known_labels"]
@@ -35,7 +36,13 @@ class KnownLabels:
 
 
 def known_labels(store: TrialStore | None, memorization: pa.Table, pairs: pa.Table) -> tuple[KnownLabels, KnownLabels]:
-    """Return what a run knows of its training, and of its test labels."""
+    """Return what a run knows of its training, and of its test labels.
+
+    Raises
+    ------
+    CorruptStoreError
+        If labels cannot be read.
+    """
     if store is None:
         return _of_columns(memorization["train_index"], memorization["label"]), _of_columns(
             pairs["test_index"], pairs["test_label"]
@@ -43,6 +50,7 @@ def known_labels(store: TrialStore | None, memorization: pa.Table, pairs: pa.Tab
     if store.attributes["dataset"]["class_names"] == [UNKNOWN_CLASS]:
         nothing = np.empty(0, np.int64)
         return KnownLabels(index=nothing, label=nothing), KnownLabels(index=nothing, label=nothing)
+    refuse_damage(store, find_small_damage(store))
     train, test = (store.labels(part).astype(np.int64) for part in ("train", "test"))
     return KnownLabels(index=np.arange(len(train)), label=train), KnownLabels(index=np.arange(len(test)), label=test)
 
