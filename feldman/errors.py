@@ -11,8 +11,10 @@ import shlex
 from collections.abc import Iterable
 
 __all__ = [
+    "ComparisonError",
     "CorruptStoreError",
     "DatasetError",
+    "ExchangeError",
     "ExperimentError",
     "FeldmanError",
     "InputError",
@@ -64,6 +66,14 @@ class StoreMismatchError(InputError):
 
 class QueryError(InputError):
     """A question that the tables of a run cannot answer."""
+
+
+class ExchangeError(InputError):
+    """A file of others that cannot be read or does not hold what it should; a place where nothing can be written."""
+
+
+class ComparisonError(FeldmanError):
+    """Two results that say nothing about each other: they are not of the same examples in the same order."""
 
 
 class StoreBusyError(FeldmanError):

@@ -101,6 +101,7 @@ def run(
     dataset = _checked_dataset(experiment, address)
     if paths.store.exists():
         store = TrialStore.open(paths.store)
+        store.check_trainable()
         store.check_experiment(experiment, dataset.fingerprint)
         experiment = continued(store.experiment, experiment, paths.root)
     else:
@@ -136,6 +137,7 @@ def resume(
     """
     paths = run_paths(path)
     store = TrialStore.open(paths.store)
+    store.check_trainable()
     experiment = store.experiment
     if num_trials is not None:
         if num_trials < experiment.subsets.num_trials:

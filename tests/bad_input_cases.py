@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.bad_input_exchange import EXCHANGE
 from tests.bad_input_setups import (
     Case,
     Setup,
@@ -414,4 +415,4 @@ QUESTIONS = [
     case("an argument too many", "status done new", "unexpected extra argument"),
 ]
 
-CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS]
+CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS, *EXCHANGE]

@@ -260,6 +260,78 @@ def pairs(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    format: Annotated[
+        Literal["authors", "datamodels"],
+        typer.Option(
+            help="authors: their .npz files of pairs, and of influences inside classes. "
+            "datamodels: masks and correctness as .npy files."
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="New or empty. Default: RUN/export-FORMAT."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a run's estimates or trials as files that other programs read."""
+    from feldman.cli.exchange_commands import export_run
+
+    export_run(run, format, output, json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="An .npz file of the authors (pairs, or a matrix a class), or released run folders."
+        ),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="RUN", help="The run directory, new or empty.")],
+    min_influence: Annotated[
+        float | None,
+        typer.Option(
+            min=-1, max=1, help="Keep pairs of at least this influence. Default: all of a file of pairs, else 0.15."
+        ),
+    ] = None,
+    min_memorization: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="The same for memorization; else 0.25.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="An .npz file with tr_labels and tt_labels, where SOURCE has none."),
+    ] = None,
+    class_names: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A text file with a class name a line, label 0 first.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a run directory of the authors' published estimates or released runs."""
+    from feldman.cli.exchange_commands import ImportChoices, import_source
+
+    chosen = ImportChoices(
+        min_influence=min_influence, min_memorization=min_memorization, labels=labels, class_names=class_names
+    )
+    import_source(source, output, chosen, json)
+
+
+@app.command()
+def compare(
+    run: RunArgument,
+    with_file: Annotated[
+        str, typer.Option("--with", metavar="FILE", help="An .npz file of the authors: pairs, or a matrix a class.")
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Say how well a run agrees with published estimates of the same examples."""
+    from feldman.cli.exchange_commands import compare_run
+
+    compare_run(run, with_file, json)
+
+
+@app.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this preset's TOML file.")] = None,
 ) -> None:
@@ -304,7 +376,8 @@ def _exit_code() -> int:
         typer.echo("feldman: interrupted", err=True)
         return 130
     except typer.TyperException as error:
-        typer.echo(f"feldman: {error.format_message()} (see feldman --help)", err=True)
+        message = " ".join(error.format_message().split())  # choices come a line each
+        typer.echo(f"feldman: {message} (see feldman --help)", err=True)
         return 2
     except OSError as error:
         return _broken_output(error)

@@ -26,6 +26,11 @@ _UNITS = {
     "merging": "trials",
     "reading trials": "chunks",
     "estimating influence": "examples",
+    "importing": "trials",
+    "exporting": "trials",
+    "reading matrices": "classes",
+    "writing matrices": "classes",
+    "comparing matrices": "classes",
 }
 
 

@@ -6,12 +6,18 @@ from feldman.cli.output import print_json
 from feldman.errors import ExperimentError, command, listed, suggestion
 from feldman.experiment_files import preset_names, preset_text
 from feldman.results.run import RunStatus, open_run
+from feldman.results.tables_status import TablesStatus, tables_status
+from feldman.trials.rundir import run_paths
 
 __all__ = ["show_presets", "show_status"]
 
 
 def show_status(path: str, as_json: bool) -> None:
     """Print how far a run is."""
+    tables = tables_status(run_paths(path))
+    if tables is not None:
+        _show_tables(tables, as_json)
+        return
     status = open_run(path).status()
     if as_json:
         print_json(status.as_json())
@@ -25,13 +31,16 @@ def show_status(path: str, as_json: bool) -> None:
         f"  blocks         {status.num_committed_blocks:,} of {status.num_blocks:,}{planned}, {status.block_size} trials each"
     )
     print(f"  data set       {status.dataset}, {status.num_train:,} training and {status.num_test:,} test examples")
-    print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
+    if status.imported_from is not None:
+        print(f"  imported from  {status.imported_from}, on subsets of {status.subset_size:,}")
+    else:
+        print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
     if status.mean_test_accuracy is not None:
         print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
     if status.mean_train_seconds is not None:
         print(f"  training       {status.mean_train_seconds:.3g} s a trial")
     print(f"  tables         {_tables(status)}")
-    if status.writer is None and not status.complete:
+    if status.writer is None and not status.complete and status.imported_from is None:
         print(f"  go on with     {command('resume', status.run)}")
 
 
@@ -47,6 +56,23 @@ def show_presets(name: str | None) -> None:
         raise ExperimentError(
             f"there is no preset '{name}'{suggestion(name, preset_names())}; there are {listed(preset_names())}"
         )
+
+
+def _show_tables(status: TablesStatus, as_json: bool) -> None:
+    if as_json:
+        print_json(status.as_json())
+        return
+    source = "made from trials that are no longer here"
+    if status.imported_from is not None:
+        source = f"imported from {status.imported_from}"
+    sizes = [f"{size:,}" if size is not None else "not told" for size in (status.num_train, status.num_test)]
+    print(f"{status.run}: {source}, tables only")
+    print(f"  data set       {sizes[0]} training and {sizes[1]} test examples")
+    print(f"  memorization   {status.num_memorization:,} training examples")
+    print(
+        f"  pairs          {status.num_pairs:,} (influence >= {status.min_influence:g}, memorization >= "
+        f"{status.min_memorization:g}{', of one class' if status.same_class else ''})"
+    )
 
 
 def _state(status: RunStatus) -> str:

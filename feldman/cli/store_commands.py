@@ -36,7 +36,8 @@ def verify_run(path: str, as_json: bool) -> None:
             print("labels" if found.block is None else f"block {found.block}", found.problem, sep=": ")
     refuse_damage(store, damage)
     if not as_json:
-        print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, every subset as planned")
+        subsets = "every subset as planned" if store.imported_from is None else "subsets imported"
+        print(f"{paths.root}: {len(blocks)} committed blocks, every chunk as it was written, {subsets}")
 
 
 def merge_runs(runs: list[str], path: str, as_json: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset, as_labels
+from feldman.data.npz import open_npz, why_unreadable
 from feldman.errors import DatasetError, listed
 
 __all__ = ["load_arrays"]
@@ -77,25 +76,9 @@ def _class_names(arrays: dict[str, NDArray[np.generic]], labels: dict[str, NDArr
 
 
 def _from_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    with path.open("rb") as file:
-        start = file.read(6)
-        if start == b"\x93NUMPY":
-            raise DatasetError(f"{path} holds one array; expected an .npz file with {listed(PARTS)}")
-        if not start.startswith(b"PK"):
-            raise DatasetError(
-                f"{path} cannot be read as .npz: it is not a zip file of arrays, as numpy.savez writes it"
-            )
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                _check_present(list(archive.files), path)
-                arrays = {name: archive[name] for name in archive.files if name in (*PARTS, "class_names")}
-        except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            raise DatasetError(f"{path} cannot be read as .npz: {_reason(error)}") from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise DatasetError(f"{path} cannot be read as .npz: {name} in it is not an array")
-    return arrays
+    with open_npz(path, listed(PARTS), DatasetError) as npz:
+        _check_present(list(npz.names), path)
+        return {name: npz.read(name) for name in npz.names if name in (*PARTS, "class_names")}
 
 
 def _from_folder(folder: Path) -> dict[str, NDArray[np.generic]]:
@@ -107,7 +90,7 @@ def _from_folder(folder: Path) -> dict[str, NDArray[np.generic]]:
             try:
                 arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise DatasetError(f"{file} cannot be read as .npy: {_reason(error)}") from None
+                raise DatasetError(f"{file} cannot be read as .npy: {why_unreadable(error)}") from None
     return arrays
 
 
@@ -115,8 +98,3 @@ def _check_present(found: list[str], where: Path) -> None:
     missing = [part for part in PARTS if part not in found]
     if missing:
         raise DatasetError(f"{where} lacks {listed(missing)}; it holds {listed(sorted(found)) or 'nothing'}")
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    return "it holds Python objects, which are not read" if "pickle" in text.lower() else text

@@ -178,10 +178,14 @@ class BitReader:
         for block in self.blocks:
             rows = self._rows(block)
             expected = {
-                "trial_seed": (trial_seeds(subsets.seed, subsets.block_trials(block)), "the plan of the seed"),
                 "train_accuracy": (_share(self._right["train"][rows], self._num_in[rows]), "its bits"),
                 "test_accuracy": (_share(self._right["test"][rows], self._store.num_test), "its bits"),
             }
+            if self._store.imported_from is None:  # the subsets of others follow from no seed
+                expected["trial_seed"] = (
+                    trial_seeds(subsets.seed, subsets.block_trials(block)),
+                    "the plan of the seed",
+                )
             for name in TRIAL_ARRAYS:
                 try:
                     recorded = self._store.read(name, block)
@@ -212,7 +216,8 @@ class BitReader:
             return block, arrays, damage
         mask = arrays["subset_mask"]
         low = column * self._width
-        if not np.array_equal(mask[0], self._first_subset(block)[low : low + mask.shape[1]]):
+        planned = self._store.imported_from is None
+        if planned and not np.array_equal(mask[0], self._first_subset(block)[low : low + mask.shape[1]]):
             problem = f"subset_mask of block {block} differs from the plan of the seed"
             damage.append(Damage(block=block, array="subset_mask", problem=problem))
         arrays["num_in"] = _count_right(mask)
@@ -230,8 +235,15 @@ class BitReader:
         return np.unpackbits(self._planned[block], count=self._store.num_train).view(bool)
 
 
-def read_bits(store: TrialStore) -> TrialBits:
+def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda done, total: None) -> TrialBits:
     """Read the bits of all committed blocks: (2 num_train + num_test) x num_trials / 8 bytes.
+
+    Parameters
+    ----------
+    store
+        The store.
+    on_chunks
+        Told how many chunks of examples have been read, and how many there are.
 
     Raises
     ------
@@ -240,7 +252,15 @@ def read_bits(store: TrialStore) -> TrialBits:
     CorruptStoreError
         If any committed block is damaged; none is left out silently.
     """
-    reader = BitReader(store)
+    done, total = 0, 0
+
+    def count(chunks: int) -> None:
+        nonlocal done
+        done += chunks
+        on_chunks(done, total)
+
+    reader = BitReader(store, on_chunks=count)
+    total = reader.num_chunks
     test_correct = reader.read_test()
     mask, train_correct = reader.read_train(range(store.num_train))
     reader.finish()

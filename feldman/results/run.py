@@ -56,6 +56,7 @@ class RunStatus:
     mean_train_seconds: float | None
     complete: bool
     writer: dict[str, Any] | None
+    imported_from: str | None
     has_memorization: bool
     has_influence: bool
 
@@ -121,6 +122,7 @@ class Run:
             mean_train_seconds=recorded["train_seconds"][0],
             complete=len(in_range) == len(store.experiment.trained_blocks),
             writer=writer_of(self.paths),
+            imported_from=store.imported_from,
             has_memorization=self.paths.memorization.exists(),
             has_influence=self.paths.influence.exists(),
         )
@@ -253,4 +255,6 @@ def _mean_std(store: TrialStore, name: str, blocks: list[int]) -> tuple[float | 
     if not parts:
         return None, None
     values = np.concatenate(parts).astype(np.float64)
+    if np.isnan(values).all():  # of imported trials not everything is known
+        return None, None
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None

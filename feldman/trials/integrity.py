@@ -74,8 +74,8 @@ def read_checked(
 ) -> tuple[dict[str, NDArray[Any]], list[Damage]]:
     """Read all arrays of a block, its checksums compared; compare it with the plan and with itself.
 
-    Subsets and seeds are drawn again from (seed, trial), accuracies recomputed from the bits: a chunk that belongs to another
-    block has a valid checksum too.
+    Subsets and seeds are drawn again from (seed, trial), unless they were imported, and accuracies recomputed from the bits: a
+    chunk that belongs to another block has a valid checksum too.
 
     Parameters
     ----------
@@ -110,9 +110,11 @@ def refuse_damage(store: TrialStore, damage: list[Damage]) -> None:
         Naming the first blocks, and how to mend them.
     """
     if damage:
+        mending = f"`{command('resume', store.path.parent)}` mends it, and trains damaged blocks again"
+        if store.imported_from is not None:
+            mending = f"import it again from {store.imported_from}"
         raise CorruptStoreError(
-            f"{store.path} is damaged ({damage_in_words(damage)}; first: {damage[0].problem}); "
-            f"`{command('resume', store.path.parent)}` mends it, and trains damaged blocks again"
+            f"{store.path} is damaged ({damage_in_words(damage)}; first: {damage[0].problem}); {mending}"
         )
 
 
@@ -130,15 +132,15 @@ def _differences(store: TrialStore, block: int, arrays: dict[str, NDArray[Any]],
     subsets = store.experiment.subsets
     trials = subsets.block_trials(block)
     masks = arrays["subset_mask"]
-    drawn = trials if every_trial else trials[:1]
-    planned = masks.copy()
-    planned[: len(drawn)] = subset_masks(subsets.seed, drawn, store.num_train, subsets.subset_ratio)
-    expected = {
-        "subset_mask": (planned, "the plan of the seed"),
-        "trial_seed": (trial_seeds(subsets.seed, trials), "the plan of the seed"),
-        "train_accuracy": (subset_accuracy(masks, arrays["train_correct"]), "its bits"),
-        "test_accuracy": (arrays["test_correct"].mean(axis=1).astype(np.float32), "its bits"),
-    }
+    expected: dict[str, tuple[NDArray[Any], str]] = {}
+    if store.imported_from is None:  # the subsets of others follow from no seed
+        drawn = trials if every_trial else trials[:1]
+        planned = masks.copy()
+        planned[: len(drawn)] = subset_masks(subsets.seed, drawn, store.num_train, subsets.subset_ratio)
+        expected["subset_mask"] = (planned, "the plan of the seed")
+        expected["trial_seed"] = (trial_seeds(subsets.seed, trials), "the plan of the seed")
+    expected["train_accuracy"] = (subset_accuracy(masks, arrays["train_correct"]), "its bits")
+    expected["test_accuracy"] = (arrays["test_correct"].mean(axis=1).astype(np.float32), "its bits")
     return [
         Damage(block=block, array=name, problem=f"{name} of block {block} differs from {source}")
         for name, (values, source) in expected.items()

@@ -23,6 +23,7 @@ __all__ = [
     "BLOCK_ARRAYS",
     "FORMAT",
     "FORMAT_VERSION",
+    "OPTIONAL_ARRAYS",
     "TRIAL_ARRAYS",
     "create_arrays",
     "dataset_attributes",
@@ -38,6 +39,9 @@ BIT_ARRAYS = ("subset_mask", "train_correct", "test_correct")
 TRIAL_ARRAYS = ("trial_seed", "train_accuracy", "test_accuracy", "train_seconds")
 BLOCK_ARRAYS = (*BIT_ARRAYS, *TRIAL_ARRAYS)
 """The arrays that a block has a part in; the first three are the truth that estimates count."""
+
+OPTIONAL_ARRAYS = ("train_margin", "test_margin")
+"""Float16 [trial, example]; a store may have them, written by rules as the bits are."""
 
 _WRITE_ALL: ArrayConfigParams = {
     "write_empty_chunks": True

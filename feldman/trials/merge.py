@@ -52,7 +52,7 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
     Raises
     ------
     InputError
-        If there are fewer than two, one is given twice, or one has no committed trial.
+        If there are fewer than two, one is given twice, was imported, or has no committed trial.
     StoreMismatchError
         If they are not of one experiment and data set; the fields that differ are listed.
     CorruptStoreError
@@ -66,6 +66,13 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
         if source.path.resolve() in seen:
             raise InputError(f"'{run}' is given twice; give each run once")
         seen.add(source.path.resolve())
+        if (
+            source.imported_from is not None
+        ):  # the trials of two imports have the same numbers, and no seed to tell them by
+            raise RunDirectoryError(
+                f"'{run}' was imported from {source.imported_from}: its trials are not of a plan that others continue; "
+                "import all run folders together instead"
+            )
         places = (f"in '{first.path.parent}'", f"in '{run}'")
         fields = first.differences(source.experiment, source.attributes["dataset"]["fingerprint"], places)
         if fields:

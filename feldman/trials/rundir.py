@@ -18,7 +18,7 @@ from typing import Any
 from feldman.errors import RunDirectoryError, StoreBusyError
 from feldman.trials.storage import storage_errors
 
-__all__ = ["RunPaths", "new_run_lock", "run_paths", "table_lock", "writer_lock", "writer_of"]
+__all__ = ["RunPaths", "check_can_be_made", "new_run_lock", "run_paths", "table_lock", "writer_lock", "writer_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,24 @@ class RunPaths:
                 f"'{self.root}' holds other things ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no run; "
                 "choose a new or empty folder"
             )
-        parent = self.root.absolute()
-        while not os.path.lexists(parent):  # a link that leads nowhere is there, too
-            parent = parent.parent
-        if not parent.is_dir():
-            raise RunDirectoryError(f"'{self.root}' cannot be made: '{parent}' is not a folder")
-        if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise RunDirectoryError(f"'{self.root}' cannot be made: no permission to write in '{parent}'")
+        check_can_be_made(self.root)
+
+
+def check_can_be_made(folder: Path) -> None:
+    """Refuse a folder that lies where nothing can be written, or below something that is no folder.
+
+    Raises
+    ------
+    RunDirectoryError
+        Naming what is in the way.
+    """
+    parent = folder.absolute()
+    while not os.path.lexists(parent):  # a link that leads nowhere is there, too
+        parent = parent.parent
+    if not parent.is_dir():
+        raise RunDirectoryError(f"'{folder}' cannot be made: '{parent}' is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise RunDirectoryError(f"'{folder}' cannot be made: no permission to write in '{parent}'")
 
 
 def run_paths(path: str | Path) -> RunPaths:

@@ -32,9 +32,11 @@ class Progress:
     ----------
     stage
         ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"merging"``, ``"reading trials"`` or
-        ``"estimating influence"``.
+        ``"estimating influence"``; of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``,
+        ``"writing matrices"`` or ``"comparing matrices"``.
     done, total
-        In trials; while reading, chunks of examples; while estimating, training examples. 0 of 0 where a stage has no length.
+        In trials; while reading, chunks of examples; while estimating, training examples; or classes. 0 of 0 where a stage has
+        no length.
     mean_test_accuracy
         Over the trials committed in this session.
     note

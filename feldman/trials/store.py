@@ -27,6 +27,7 @@ from feldman.trials.layout import (
     BLOCK_ARRAYS,
     FORMAT,
     FORMAT_VERSION,
+    OPTIONAL_ARRAYS,
     create_arrays,
     dataset_attributes,
     open_array,
@@ -50,6 +51,8 @@ class TrialStore:
         The Zarr group.
     experiment
         What is estimated, as the store has it.
+    optional_arrays
+        Those of ``train_margin`` and ``test_margin`` that it has.
     """
 
     def __init__(self, path: Path, group: zarr.Group, experiment: Experiment) -> None:
@@ -57,8 +60,10 @@ class TrialStore:
         self.experiment = experiment
         self._group = group
         self._kept: dict[int, dict[str, NDArray[Any]]] = {}
+        self.optional_arrays = tuple(name for name in OPTIONAL_ARRAYS if name in group)
         self._arrays = {
-            name: open_array(group, name) for name in (*BLOCK_ARRAYS, "committed", "train_label", "test_label")
+            name: open_array(group, name)
+            for name in (*BLOCK_ARRAYS, *self.optional_arrays, "committed", "train_label", "test_label")
         }
 
     @classmethod
@@ -88,6 +93,11 @@ class TrialStore:
             If its format is newer than this version of feldman.
         """
         if not (path / "zarr.json").exists():
+            if (path.parent / "memorization.parquet").exists():
+                raise RunDirectoryError(
+                    f"'{path.parent}' holds tables and no trials (it has no {path.name}): its estimates were imported, or "
+                    "its trials taken away; memorized, pairs, status and compare work on it"
+                )
             raise RunDirectoryError(
                 f"'{path.parent}' is not a run: it has no {path.name}; start one with `feldman run`"
             )
@@ -127,6 +137,11 @@ class TrialStore:
     def attributes(self) -> dict[str, Any]:
         """The group's attributes: format, experiment, fingerprint, data set, versions."""
         return self._group.attrs.asdict()
+
+    @property
+    def imported_from(self) -> str | None:
+        """Where released runs were imported from: their subsets are not of our plan, and there is nothing to train. Else None."""
+        return str(self.attributes.get("imported_from")) if self.attributes.get("subset_plan") == "imported" else None
 
     @property
     def num_train(self) -> int:
@@ -308,6 +323,25 @@ class TrialStore:
         if any(getattr(self.experiment, section) != given for section, given in update.items()):
             self.experiment = self.experiment.model_copy(update=update)
             self._record_experiment()
+
+    def mark_imported(self, source: str) -> None:
+        """Remember that the trials came from ``source``, with subsets that no seed tells."""
+        with storage_errors(self.path):
+            self._group.update_attributes({"subset_plan": "imported", "imported_from": source})
+
+    def check_trainable(self) -> None:
+        """Refuse to train trials of a store that was imported.
+
+        Raises
+        ------
+        RunDirectoryError
+            If it was.
+        """
+        if self.imported_from is not None:
+            raise RunDirectoryError(
+                f"'{self.path.parent}' was imported from {self.imported_from}: its trials were trained elsewhere, and there is "
+                "nothing to train; to add trials, import all of them into a new run"
+            )
 
     def _record_experiment(self) -> None:
         with storage_errors(self.path):

@@ -14,7 +14,9 @@ from feldman.experiment_files import experiment_to_toml, load_experiment, preset
 from tests.commands import Commands
 from tests.conftest import Cli, cli_environment, small_experiment
 
-COMMANDS = ["run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "presets"]
+COMMANDS = [
+    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "export", "import", "compare", "presets",
+]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
 
 

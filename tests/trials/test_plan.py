@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from feldman.errors import ExperimentError
 from feldman.trials.plan import subset_masks, subset_size, trial_seeds
