@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,12 @@ os.environ.update(
 )
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt: a shell that starts the tests in the background has it ignored, by all their children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -65,7 +65,7 @@ def _show_tables(status: TablesStatus, as_json: bool) -> None:
     source = "made from trials that are no longer here"
     if status.imported_from is not None:
         source = f"imported from {status.imported_from}"
-    sizes = [f"{size:,}" if size is not None else "not told" for size in (status.num_train, status.num_test)]
+    sizes = [f"{size:,}" if size is not None else "?" for size in (status.num_train, status.num_test)]
     print(f"{status.run}: {source}, tables only")
     print(f"  data set       {sizes[0]} training and {sizes[1]} test examples")
     print(f"  memorization   {status.num_memorization:,} training examples")

@@ -108,7 +108,7 @@ def top_pairs(view: TableView, facts: TableFacts, query: PairQuery) -> DuckDBPyR
         if asked is not None and asked < kept:
             raise QueryError(
                 f"the table holds pairs with {name} >= {kept:g}; for {asked:g} make it anew: "
-                f"feldman estimate RUN --min-{name} {asked:g}"
+                f"feldman {'estimate RUN' if facts.source == 'trials' else 'import FILE -o RUN'} --min-{name} {asked:g}"
             )
         if asked is not None:
             rows = rows.filter(ColumnExpression(name) >= ConstantExpression(asked))

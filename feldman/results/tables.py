@@ -172,7 +172,7 @@ def _table(columns: list[NDArray[Any]], schema: pa.Schema) -> pa.Table:
 def _opened(path: Path, run: Path) -> pq.ParquetFile:
     if not path.exists():
         raise RunDirectoryError(
-            f"'{run}' has no {path.name} yet; `{command('estimate', run)}` makes it from the trials so far"
+            f"'{run}' has no {path.name} yet; `{_making(path, run)}` makes it from the trials so far"
         )
     try:
         return pq.ParquetFile(path)
@@ -188,4 +188,9 @@ def _facts_of(opened: pq.ParquetFile, path: Path, run: Path) -> TableFacts:
 
 
 def _unreadable(path: Path, run: Path, error: Exception) -> CorruptStoreError:
-    return CorruptStoreError(f"{path} cannot be read ({error}); `{command('estimate', run)}` makes it anew")
+    return CorruptStoreError(f"{path} cannot be read ({error}); `{_making(path, run)}` makes it anew")
+
+
+def _making(path: Path, run: Path) -> str:
+    options = ("--targets", "train") if path.stem == "influence_train" else ()
+    return command("estimate", run, *options)

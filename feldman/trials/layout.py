@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 from jaxtyping import Integer
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
 from feldman import __version__
@@ -27,6 +27,7 @@ __all__ = [
     "TRIAL_ARRAYS",
     "create_arrays",
     "dataset_attributes",
+    "has_own_codecs",
     "open_array",
     "store_attributes",
 ]
@@ -60,6 +61,12 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise KeyError(name)
     return array.with_config(_WRITE_ALL)
+
+
+def has_own_codecs(array: zarr.Array[Any]) -> bool:
+    """Tell whether chunks are encoded as `create_arrays` does: another tool may have written an array its own way."""
+    codecs = getattr(array.metadata, "codecs", ())
+    return [type(codec) for codec in codecs] == [BytesCodec, BloscCodec, Crc32cCodec]
 
 
 def create_arrays(

@@ -30,6 +30,7 @@ from feldman.trials.layout import (
     OPTIONAL_ARRAYS,
     create_arrays,
     dataset_attributes,
+    has_own_codecs,
     open_array,
     store_attributes,
 )
@@ -238,8 +239,12 @@ class TrialStore:
         array = self._arrays[name]
         key = array.metadata.encode_chunk_key(index)
         try:
-            return read_chunk(self.path / name / key, array.chunks, array.dtype)
-        except ValueError as error:
+            if has_own_codecs(array):
+                return read_chunk(self.path / name / key, array.chunks, array.dtype)
+            self._require_chunk(name, index)
+            low = [position * size for position, size in zip(index, array.chunks, strict=True)]
+            return np.asarray(array[tuple(slice(k, k + size) for k, size in zip(low, array.chunks, strict=True))])
+        except (ValueError, RuntimeError) as error:
             raise ValueError(f"chunk {name}/{key} {error}") from None
 
     def _require_chunk(self, name: str, index: tuple[int, ...]) -> None:

@@ -238,7 +238,6 @@ def test_what_needs_trials_says_that_a_run_of_tables_has_none(
     assert "'run' holds tables and no trials (it has no trials.zarr)" in answer.err
 
 
-@pytest.mark.xfail(strict=False, reason="waits for query commands that open no store")
 @pytest.mark.parametrize("command", ["memorized", "pairs"])
 @pytest.mark.parametrize("write", [write_pairs, write_matrix])
 def test_imported_tables_answer_queries(feldman: Commands, tmp_path: Path, command: str, write: Any) -> None:
