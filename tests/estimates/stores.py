@@ -36,9 +36,9 @@ def random_run(
     dataset = Dataset(
         name="random",
         x_train=np.zeros((num_train, 1), np.uint8),
-        y_train=LABELS[:num_train],
+        y_train=np.resize(LABELS, num_train),
         x_test=np.zeros((num_test, 1), np.uint8),
-        y_test=LABELS[:num_test],
+        y_test=np.resize(LABELS, num_test),
         class_names=("0", "1", "2"),
     )
     subsets = {"num_trials": num_trials, "block_size": block_size, "subset_ratio": subset_ratio}
