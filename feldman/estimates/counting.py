@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,12 +44,11 @@ class Counting:
 
     def __post_init__(self) -> None:
         """Find out now what cannot work."""
-        kind, _, index = self.device.partition(":")
-        if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or self.device == "cpu:":
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
             raise QueryError(f"a device is 'cpu', 'cuda' or 'cuda:N'; found '{self.device}'")
         if self.address:
             check_address(self.address)
-        elif kind == "cuda":
+        elif self.device != "cpu":
             from feldman.estimates.torch_tiles import check_device
 
             check_device(self.device)
