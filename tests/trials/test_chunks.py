@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
         return random_run(tmp_path_factory.mktemp("chunks") / "run", num_trials=20)
 
 
-def opened(paths: RunPaths, name: str) -> zarr.Array[np.ndarray]:
+def opened(paths: RunPaths, name: str) -> zarr.Array[Any]:
     array = zarr.open_group(paths.store, mode="r")[name]
     assert isinstance(array, zarr.Array)
     return array
