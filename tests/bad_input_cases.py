@@ -415,4 +415,30 @@ QUESTIONS = [
     case("an argument too many", "status done new", "unexpected extra argument"),
 ]
 
-CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS, *EXCHANGE]
+ESTIMATES = [
+    case("targets that are none", "estimate done --targets other", "targets are 'test' or 'train'; found 'other'"),
+    case("no targets", "estimate done --targets ''", "targets are 'test' or 'train'; found ''"),
+    case("device that is none", "estimate done --device tpu", "a device is 'cpu', 'cuda' or 'cuda:N'; found 'tpu'"),
+    case("device without a number", "estimate done --device cuda:x", "a device is 'cpu', 'cuda' or 'cuda:N'; found"),
+    case("core for a device", "estimate done --device cpu:1", "a device is 'cpu', 'cuda' or 'cuda:N'; found 'cpu:1'"),
+    case("no GPU", "estimate done --device cuda:99", "device 'cuda:99' cannot be used ("),
+    case("precision that is none", "estimate done --matrix float64", "in float16 or float32; found 'float64'"),
+    case(
+        "matrix of training examples",
+        "estimate done --matrix float32 --targets train",
+        "the matrix and kept counts are of test examples; leave them out",
+    ),
+    case("counts of training examples", "estimate done --keep-counts --targets train", "are of test examples"),
+    case("top of nothing", "estimate done --top-per-test 0", "Invalid value for '--top-per-test'"),
+    case("top that is negative", "estimate done --top-per-train=-1", "Invalid value for '--top-per-train'"),
+    case("top that is no number", "estimate done --top-per-train all", "Invalid value for '--top-per-train'"),
+    case(
+        "estimate where no cluster is",
+        "estimate done --address 127.0.0.1:1",
+        "no Ray cluster answers at '127.0.0.1:1'",
+    ),
+    case("estimate at no address", "estimate done --address head", "'head' is no address of a Ray cluster"),
+    case("estimate of no run with extras", "estimate nowhere --keep-counts --matrix float16", "'nowhere' is not a run"),
+]
+
+CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS, *ESTIMATES, *EXCHANGE]

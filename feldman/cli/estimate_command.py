@@ -51,18 +51,23 @@ def estimate_run(path: str, options: EstimateOptions, as_json: bool) -> None:
     with ProgressDisplay() as display:
         made = write_estimates(paths, selection=selection, counting=counting, extras=extras, tell=display)
     pairs_path = paths.influence if selection.targets == "test" else paths.influence_on_train
-    others = [
-        written for written, asked in ((paths.matrix, extras.matrix), (paths.counts, extras.keep_counts)) if asked
-    ]
+    others = {
+        name: written
+        for name, written, asked in (
+            ("matrix", paths.matrix, extras.matrix),
+            ("counts", paths.counts, extras.keep_counts),
+        )
+        if asked
+    }
     if as_json:
         written = {"memorization_path": str(paths.memorization), "influence_path": str(pairs_path)}
-        written |= {f"{name}_path": str(other) for name, other in zip(("matrix", "counts"), others, strict=False)}
+        written |= {f"{name}_path": str(other) for name, other in others.items()}
         print_json({"run": str(paths.root), "num_pairs": made.num_pairs, **made.facts.as_json(), **written})
         return
     trials = f"{made.facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
     print(f"{paths.memorization}: {store.num_train:,} examples, from {trials}")
     print(f"{pairs_path}: {made.num_pairs:,} pairs ({_in_words(selection)})")
-    for other in others:
+    for other in others.values():
         print(f"{other}: {store.num_train:,} x {store.num_test:,}")
 
 

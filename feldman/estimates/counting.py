@@ -44,7 +44,7 @@ class Counting:
 
     def __post_init__(self) -> None:
         """Find out now what cannot work."""
-        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", self.device):
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
             raise QueryError(f"a device is 'cpu', 'cuda' or 'cuda:N'; found '{self.device}'")
         if self.address:
             check_address(self.address)

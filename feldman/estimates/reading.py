@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feldman.errors import RunDirectoryError, command
 from feldman.estimates.bits import TrialBits, no_words
 from feldman.estimates.packing import pack_rows
+from feldman.estimates.selection import Targets
 from feldman.trials.executor import usable_cores
 from feldman.trials.integrity import Damage, find_small_damage, refuse_damage
 from feldman.trials.layout import TRIAL_ARRAYS
@@ -54,8 +55,6 @@ class BitReader:
         Those blocks.
     num_trials
         Trials in them.
-    num_chunks
-        Chunks of examples that reading everything once takes.
 
     Raises
     ------
@@ -86,11 +85,15 @@ class BitReader:
             self.num_trials += len(store.experiment.subsets.block_trials(block))
         self._width = store.array("subset_mask").chunks[1]
         self._num_columns = -(-store.num_train // self._width)
-        test_columns = -(-store.num_test // store.array("test_correct").chunks[1])
-        self.num_chunks = len(self.blocks) * (self._num_columns + test_columns)
+        self._num_test_columns = -(-store.num_test // store.array("test_correct").chunks[1])
         self._planned: dict[int, NDArray[np.uint8]] = {}
         self._right = {name: np.zeros(self.num_trials, np.int64) for name in ("train", "test")}
         self._num_in = np.zeros(self.num_trials, np.int64)
+
+    def num_chunks(self, targets: Targets = "test") -> int:
+        """Return how many chunks of examples are read for pairs with these targets."""
+        passes = 2 if targets == "train" else 1
+        return len(self.blocks) * (passes * self._num_columns + self._num_test_columns)
 
     def panels(self, whole: bool = False) -> list[range]:
         """Return runs of training examples to be read together; all at once if ``whole``."""
@@ -108,7 +111,7 @@ class BitReader:
             If a chunk is damaged.
         """
         words = no_words(self._store.num_test, self.num_trials)
-        for block, correct in self._read_all("test_correct"):
+        for block, correct in self._read_all("test_correct", self._num_test_columns):
             self._pack(correct, block, words)
             self._right["test"][self._rows(block)] += _count_right(correct)
         return words
@@ -122,11 +125,11 @@ class BitReader:
             If a chunk is damaged.
         """
         words = no_words(self._store.num_train, self.num_trials)
-        for block, correct in self._read_all("train_correct"):
+        for block, correct in self._read_all("train_correct", self._num_columns):
             self._pack(correct, block, words)
         return words
 
-    def _read_all(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _read_all(self, name: str, num_columns: int) -> Iterator[tuple[int, NDArray[Any]]]:
         def read(block: int) -> _Read:
             try:
                 return block, {name: self._store.read(name, block)}, []
@@ -138,7 +141,7 @@ class BitReader:
             damage += found
             if not found:
                 yield block, arrays[name]
-            self._on_chunks(1)
+            self._on_chunks(num_columns)
         refuse_damage(self._store, damage)
 
     def read_train(self, panel: range) -> tuple[UInt64[np.ndarray, "panel word"], UInt64[np.ndarray, "panel word"]]:
@@ -260,7 +263,7 @@ def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda 
         on_chunks(done, total)
 
     reader = BitReader(store, on_chunks=count)
-    total = reader.num_chunks
+    total = reader.num_chunks()
     test_correct = reader.read_test()
     mask, train_correct = reader.read_train(range(store.num_train))
     reader.finish()

@@ -213,7 +213,7 @@ def segments_of(
         known = labels < len(label_tiles)  # others have no target of their class
         rows = rows[known][np.argsort(labels[known], kind="stable")]
         labels, starts = np.unique(inputs.row_label[rows], return_index=True)
-        ends = [*starts[1:], len(rows)]
+        ends = [*starts[1:], len(rows)][: len(starts)]  # none, if no row is left
         runs = [(start, end, *label_tiles[label]) for label, start, end in zip(labels, starts, ends, strict=True)]
     segments = [
         (low, min(low + most_rows, stop), first, end)

@@ -19,6 +19,7 @@ from feldman.results.all_pairs import Extras, count_all_pairs
 from feldman.results.matrix import open_counts
 from feldman.results.table_sink import Counter, TableSink
 from feldman.results.tables import TableFacts
+from feldman.trials.integrity import Damage, refuse_damage
 from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.session import ProgressCallback
 from feldman.trials.storage import storage_errors
@@ -89,16 +90,18 @@ def write_estimates(
         )
     with table_lock(paths), storage_errors(paths.root):
         store = TrialStore.open(paths.store)
-        blocks = store.committed_blocks()
         kept = open_counts(paths.counts, store) if extras.keep_counts else None
         reading = Counter("reading trials", tell)
-        reader = BitReader(store, sorted(set(blocks) - set(kept.blocks)) if kept else None, reading.add)
-        reading.total = reader.num_chunks
+        reader = BitReader(
+            store, sorted(set(store.committed_blocks()) - set(kept.blocks)) if kept else None, reading.add
+        )
+        reading.total = reader.num_chunks(selection.targets)
+        blocks = sorted({*reader.blocks, *(kept.blocks if kept else ())})  # others may be committed from now on
         looking = Counter("estimating influence", tell, store.num_train)
         facts = TableFacts(
             num_trials=store.num_trials_in(blocks),
             fingerprint=store.experiment.fingerprint,
-            digest=store.digest(),
+            digest=_digest(store, blocks),
             num_train=store.num_train,
             num_test=store.num_test,
             class_names=tuple(store.attributes["dataset"]["class_names"]),
@@ -112,6 +115,21 @@ def write_estimates(
             else:
                 _select(reader, sink, counting, looking)
     return Estimated(facts=facts, num_pairs=sink.num_pairs, num_blocks_read=len(reader.blocks))
+
+
+def _digest(store: TrialStore, blocks: list[int]) -> str:
+    """Return the digest of blocks; refuse accuracies that cannot be read, as any other damage is refused."""
+    try:
+        return store.digest(blocks)
+    except ValueError:
+        damage = []
+        for block in blocks:
+            try:
+                store.digest([block])
+            except ValueError as error:
+                damage.append(Damage(block=block, array="accuracy", problem=str(error)))
+        refuse_damage(store, damage)
+        raise
 
 
 def _select(reader: BitReader, sink: TableSink, counting: Counting, looking: Counter) -> None:

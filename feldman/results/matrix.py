@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ import zarr
 from jaxtyping import Float64, Int64, Integer
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.array_spec import ArrayConfigParams
 
 from feldman.errors import CorruptStoreError, StorageError
 from feldman.estimates.memorization import MemorizationCounts
 from feldman.results.tables import TableFacts
+from feldman.trials.rundir import remove
 from feldman.trials.store import TrialStore
 
 __all__ = ["CHUNK_ROWS", "KeptCounts", "MatrixPrecision", "new_counts", "new_matrix", "open_counts"]
@@ -26,6 +29,9 @@ MatrixPrecision = Literal["float16", "float32"]
 CHUNK_ROWS = 256
 _CHUNK_COLUMNS = 4096
 _COUNTS_FORMAT = "feldman-counts"
+_WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}  # so that counts that are gone can be told from zeros
+_UNREADABLE = (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError)
+"""What Zarr raises where metadata or chunks are damaged."""
 _TRAIN_COUNTS = ("num_in", "correct_in", "correct")
 
 
@@ -95,8 +101,10 @@ class KeptCounts:
 
     def _read(self, name: str, rows: slice) -> NDArray[np.int64]:
         try:
-            return np.asarray(_array(self._group, name)[rows]).astype(np.int64)
-        except (KeyError, ValueError, RuntimeError) as error:
+            array = _array(self._group, name)
+            _require_chunks(self._path / name, array, rows)
+            return np.asarray(array[rows]).astype(np.int64)
+        except _UNREADABLE as error:
             raise CorruptStoreError(
                 f"{self._path} is damaged ({name}: {error}); delete it, and all blocks are read and counted anew"
             ) from None
@@ -114,7 +122,7 @@ def open_counts(path: Path, store: TrialStore) -> KeptCounts | None:
         if made_of != (_COUNTS_FORMAT, store.experiment.fingerprint, store.digest(blocks)):
             return None
         return KeptCounts(path, group, blocks)
-    except (OSError, KeyError, TypeError, ValueError):
+    except _UNREADABLE:
         return None
 
 
@@ -144,9 +152,10 @@ def new_counts(path: Path, store: TrialStore, blocks: list[int], num_trials: int
             dtype=dtype,
             compressors=_compressors(dtype),
             dimension_names=("train", "test"),
+            config=_WRITE_ALL,
         )
         for name, size in (*((name, shape[0]) for name in _TRAIN_COUNTS), ("totals", shape[1])):
-            group.create_array(name, shape=(size,), dtype="int64", compressors=_compressors("int64"))
+            group.create_array(name, shape=(size,), dtype="int64", compressors=_compressors("int64"), config=_WRITE_ALL)
         yield KeptCounts(building, group, blocks)
 
 
@@ -164,10 +173,16 @@ def _appearing(path: Path, num_bytes: int, what: str) -> Iterator[Path]:
         yield building
         if path.exists():
             path.rename(old)
-        building.rename(path)
+        try:
+            building.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         for leftover in (building, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):  # the next estimate removes it
+                remove(leftover)
 
 
 def _chunks(shape: tuple[int, int]) -> tuple[int, int]:
@@ -177,6 +192,16 @@ def _chunks(shape: tuple[int, int]) -> tuple[int, int]:
 def _compressors(dtype: str) -> list[Any]:
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=np.dtype(dtype).itemsize)
     return [blosc, Crc32cCodec()]
+
+
+def _require_chunks(folder: Path, array: zarr.Array[Any], rows: slice) -> None:
+    """Refuse to read a chunk that is gone: it would read as zeros."""
+    first, last, _ = rows.indices(array.shape[0])
+    columns = [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
+    for index in product(range(first // array.chunks[0], -(-last // array.chunks[0])), *columns):
+        key = array.metadata.encode_chunk_key(index)
+        if not (folder / key).is_file():
+            raise ValueError(f"chunk {key} is missing")
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

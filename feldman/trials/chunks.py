@@ -5,6 +5,7 @@ Zarr reads the same chunks. Decoding them here takes a third of its time, and th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 __all__ = ["read_chunk"]
 
 _CRC_BYTES = 4
+_HEADER_BYTES = 16
+"""Of Blosc: how many bytes there were, how many a block, and how many there are, in the last three times four."""
 
 
 def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -47,6 +50,9 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDAr
     content = memoryview(raw)[:-_CRC_BYTES]
     if len(raw) <= _CRC_BYTES or crc32c(bytes(content)) != int.from_bytes(raw[-_CRC_BYTES:], "little"):
         raise ValueError("cannot be decoded: its checksum differs from its content")
+    sizes = [int.from_bytes(content[start : start + 4], "little") for start in (4, 12)]
+    if len(content) < _HEADER_BYTES or sizes != [math.prod(shape) * dtype.itemsize, len(content)]:
+        raise ValueError("cannot be decoded: it is no chunk of this size")  # Blosc believes what is written there
     try:
         return np.frombuffer(blosc.decompress(content), dtype).reshape(shape)
     except (ValueError, RuntimeError, TypeError) as error:

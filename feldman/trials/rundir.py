@@ -18,7 +18,16 @@ from typing import Any
 from feldman.errors import RunDirectoryError, StoreBusyError
 from feldman.trials.storage import storage_errors
 
-__all__ = ["RunPaths", "check_can_be_made", "new_run_lock", "run_paths", "table_lock", "writer_lock", "writer_of"]
+__all__ = [
+    "RunPaths",
+    "check_can_be_made",
+    "new_run_lock",
+    "remove",
+    "run_paths",
+    "table_lock",
+    "writer_lock",
+    "writer_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +195,14 @@ def new_run_lock(paths: RunPaths) -> Iterator[None]:
             raise
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link, but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def table_lock(paths: RunPaths) -> Iterator[None]:
     """Wait for the turn to write the tables of a run; removes what a kill left of tables half written.
@@ -201,10 +218,7 @@ def table_lock(paths: RunPaths) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         for left_behind in paths.root.glob(".*.partial"):
-            if left_behind.is_dir():
-                shutil.rmtree(left_behind)
-            else:
-                left_behind.unlink()
+            remove(left_behind)
         yield
     finally:
         os.close(descriptor)

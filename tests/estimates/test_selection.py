@@ -142,6 +142,20 @@ def test_every_way_of_counting_selects_what_the_dense_formula_does(
     np.testing.assert_allclose([pair[2] for pair in found], [pair[2] for pair in expected], atol=1e-12)
 
 
+@pytest.mark.parametrize("way", ["kernel", "torch float32"])
+@pytest.mark.parametrize("tops", [{}, {"top_per_target": 3}, {"top_per_train": 1}])
+def test_training_examples_of_a_class_without_a_target_make_no_pairs(way: str, tops: dict[str, int]) -> None:
+    rng = np.random.default_rng(3)
+    trials = Trials(*(rng.random((40, size)) < 0.5 for size in (6, 6, 2)))
+    bits, selection = trials.packed(), PairSelection(min_influence=-1.0, min_memorization=-1.0, same_class=True, **tops)  # type: ignore[arg-type]
+    inputs = replace(
+        inputs_of(trials, bits, selection, 2, by_class=False),
+        targets=target_lanes(bits.test_correct, np.array([1, 1])),
+        row_label=np.array([2, 2, 0, 0, 1, 2]),  # tiles of two: of classes above, and below, those of the targets
+    )
+    assert {i for i, _, _ in as_found(selected(inputs, WAYS[way]))} == {4}
+
+
 @given(any_trials(), selections)
 @settings(deadline=None, max_examples=40)
 def test_on_all_cores_the_same_pairs_come_with_the_errors_of_their_proportions(
