@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -28,7 +28,7 @@ __all__ = ["BitReader", "read_bits"]
 _PANEL_BYTES = 32 * 2**20
 """Packed bits of training examples held at once, whatever the size of the training set; a column of chunks at least."""
 
-_AHEAD = 4
+_AHEAD = 2
 """Blocks, for each core, that are read and decoded while those before them are packed."""
 
 _Read = tuple[int, dict[str, NDArray[Any]], list[Damage]]
@@ -72,6 +72,7 @@ class BitReader:
     ) -> None:
         refuse_damage(store, find_small_damage(store))
         self._store, self._on_chunks = store, on_chunks
+        self._threads = ThreadPoolExecutor(usable_cores())  # end with the reader
         self.blocks = store.committed_blocks() if blocks is None else blocks
         if not store.committed_blocks():
             raise RunDirectoryError(
@@ -137,7 +138,7 @@ class BitReader:
                 return block, {}, [Damage(block=block, array=name, problem=str(error))]
 
         damage = []
-        for block, arrays, found in _ahead(read, self.blocks):
+        for block, arrays, found in self._ahead(read):
             damage += found
             if not found:
                 yield block, arrays[name]
@@ -158,7 +159,7 @@ class BitReader:
         for column in columns:
             low = column * self._width - panel.start
             part = slice(low, low + self._width)
-            for block, arrays, found in _ahead(partial(self._read_column, column), self.blocks):
+            for block, arrays, found in self._ahead(partial(self._read_column, column)):
                 damage += found
                 if not found:
                     self._pack(arrays["subset_mask"], block, mask[part])
@@ -199,6 +200,17 @@ class BitReader:
                     problem = f"{name} of block {block} differs from {expected[name][1]}"
                     damage.append(Damage(block=block, array=name, problem=problem))
         refuse_damage(self._store, damage)
+
+    def _ahead(self, read: Callable[[int], _Read]) -> Iterator[_Read]:
+        """Read the blocks in threads, some ahead of the one that is handed out; in their order."""
+        waiting = iter(self.blocks)
+        reading = deque[Future[_Read]](
+            self._threads.submit(read, block) for block in islice(waiting, _AHEAD * usable_cores())
+        )
+        while reading:
+            result = reading.popleft().result()
+            reading.extend(self._threads.submit(read, block) for block in islice(waiting, 1))
+            yield result
 
     def _rows(self, block: int) -> slice:
         start = self._starts[block]
@@ -270,19 +282,6 @@ def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda 
     return TrialBits(
         num_trials=reader.num_trials, subset_mask=mask, train_correct=train_correct, test_correct=test_correct
     )
-
-
-def _ahead(read: Callable[[int], _Read], blocks: Iterable[int]) -> Iterator[_Read]:
-    """Read blocks in threads, some ahead of the one that is handed out; in their order."""
-    waiting = iter(blocks)
-    with ThreadPoolExecutor(usable_cores()) as threads:
-        reading = deque[Future[_Read]](
-            threads.submit(read, block) for block in islice(waiting, _AHEAD * usable_cores())
-        )
-        while reading:
-            result = reading.popleft().result()
-            reading.extend(threads.submit(read, block) for block in islice(waiting, 1))
-            yield result
 
 
 def _count_right(bits: NDArray[Any]) -> NDArray[np.int64]:
