@@ -125,6 +125,19 @@ class PairCollector:
         if sum(map(len, self._waiting)) > max(len(self._contenders), _PAIRS_AT_ONCE):
             self._drop_beaten()
 
+    def asked(self) -> Float64[np.ndarray, " target"]:
+        """Return the influence that the top of each target asks for by now: -inf until it is full."""
+        asked = np.full(len(self._totals), -np.inf)
+        top = self._selection.top_per_target
+        if top is not None:
+            self._drop_beaten()
+            influence = pair_influence(self._contenders, self._totals, self._num_trials)
+            full = np.bincount(self._contenders[:, 1], minlength=len(asked)) >= top
+            lowest = np.full(len(asked), np.inf)
+            np.minimum.at(lowest, self._contenders[:, 1], influence)
+            asked[full] = lowest[full]
+        return asked
+
     def finish(self) -> None:
         """Hand on what was waiting for the last tile."""
         if self._selection.top_per_target is None:

@@ -126,8 +126,8 @@ def select_counts(
     row_tops
         Best influences of the rows of a segment, and their lanes and counts. No top is asked for where its length is 0.
     lane_tops
-        The same of each lane, with rows and counts, and the last of each; they live through all calls, and begin as -inf, -1
-        and -inf.
+        The same of each lane, with rows and counts, and what a pair must exceed to enter; they live through all calls, and begin
+        as -inf, -1 and any bound from below on what the top will hold in the end.
     found
         int32 [capacity, 3], overwritten with row, lane and count: pairs at the threshold where no top is asked for, and the tops
         of rows. Within a row lanes ascend, or influence descends if tops are asked for. Capacity is at least `SEGMENT_ROWS` x
@@ -168,12 +168,13 @@ def select_counts(
                         hits += np.float64(sums[offset, lane]) >= bound + slope * totals[tile, lane]
                     if hits:
                         corner = (row, row - first, tile * LANES, own_lane[row] - tile * LANES)
+                        limits = (min_influence, scale, slope, base)
                         num_found = _keep_selected(
                             sums[offset],
                             totals[tile],
                             groups[row],
                             corner,
-                            min_influence,
+                            limits,
                             row_tops,
                             lane_tops,
                             found,
@@ -194,7 +195,7 @@ def _keep_selected(
     totals: Any,
     group: Any,
     corner: Any,
-    min_influence: Any,
+    limits: Any,
     row_tops: Any,
     lane_tops: Any,
     found: Any,
@@ -205,17 +206,21 @@ def _keep_selected(
     lane_values, lane_entries, lane_last = lane_tops
     row_top, lane_top = row_values.shape[1], lane_values.shape[1]
     row, slot, first_lane, own_lane = corner
+    min_influence, scale, slope, base = limits
     n, m = group
     for lane in range(LANES):
-        influence = np.float64(sums[lane]) / n - (totals[lane] - np.float64(sums[lane])) / m
+        count, number = np.float64(sums[lane]), first_lane + lane
+        bound = min(base, scale * (max(lane_last[number], min_influence) - SLACK)) if lane_top else base
+        if not count >= bound + slope * totals[lane]:  # most of them: no division
+            continue
+        influence = count / n - (totals[lane] - count) / m
         if not influence >= min_influence or lane == own_lane:
             continue
-        number = first_lane + lane
         if row_top and influence > row_values[slot, row_top - 1]:
             _insert(row_values[slot], row_entries[slot], influence, number, sums[lane])
         if lane_top and influence > lane_last[number]:
             _insert(lane_values[number], lane_entries[number], influence, row, sums[lane])
-            lane_last[number] = lane_values[number, lane_top - 1]
+            lane_last[number] = max(lane_last[number], lane_values[number, lane_top - 1])
         if row_top == 0 and lane_top == 0:
             found[num_found, 0], found[num_found, 1], found[num_found, 2] = row, number, sums[lane]
             num_found += 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import Float64, UInt32
 
 from feldman.estimates.kernel import SEGMENT_ROWS, joint_counts, select_counts
 from feldman.estimates.tiles import TileInputs, TileResult, segments_of
@@ -17,8 +18,13 @@ _FOUND_ROWS = 1 << 20
 
 
 def prepare_selecting(inputs: TileInputs) -> Callable[[int], TileResult]:
-    """Make the task that selects a tile's pairs."""
-    return lambda tile: _select_tile(inputs, tile)
+    """Make the task that selects a tile's pairs.
+
+    The task remembers the tops of targets over all tiles it has counted. A tile's contenders that are in none are left out: they
+    could not stay, and looking at them would take longer than counting.
+    """
+    tops = _Tops(inputs)
+    return lambda tile: _select_tile(inputs, tile, tops)
 
 
 def prepare_counting(inputs: TileInputs) -> Callable[[int], UInt32[np.ndarray, "row target"]]:
@@ -33,7 +39,33 @@ def prepare_counting(inputs: TileInputs) -> Callable[[int], UInt32[np.ndarray, "
     return count_tile
 
 
-def _select_tile(inputs: TileInputs, tile: int) -> TileResult:
+class _Tops:
+    """The influence that the top of each target asks for, after the tiles counted so far in this process.
+
+    Attributes
+    ----------
+    asked
+        float64 [padded_target]: a bound from below on the last influence of the finished top.
+    """
+
+    def __init__(self, inputs: TileInputs) -> None:
+        self.asked = inputs.asked
+        self._best = np.full((len(inputs.asked), inputs.selection.top_per_target or 0), -np.inf)
+        self._merged: set[int] = set()
+        self._lock = Lock()
+
+    def merge(self, tile: int, influence: Float64[np.ndarray, "padded_target best"]) -> None:
+        """Take in the best of a tile, once: a tile may be counted again if its result was lost on the way."""
+        top = self._best.shape[1]
+        with self._lock:
+            if top and tile not in self._merged:
+                self._merged.add(tile)
+                both = np.concatenate([self._best, influence], axis=1)
+                self._best = np.partition(both, -top, axis=1)[:, -top:]
+                self.asked = np.maximum(self.asked, self._best.min(axis=1))
+
+
+def _select_tile(inputs: TileInputs, tile: int, tops: _Tops) -> TileResult:
     selection, targets = inputs.selection, inputs.targets
     rows, segments = segments_of(inputs, tile, SEGMENT_ROWS)
     masks, num_in = np.ascontiguousarray(inputs.masks[rows]), inputs.num_in[rows].astype(np.float64)
@@ -45,7 +77,8 @@ def _select_tile(inputs: TileInputs, tile: int) -> TileResult:
     row_top, lane_top = min(selection.top_per_train or 0, padded), min(selection.top_per_target or 0, len(rows))
     row_tops = np.empty((SEGMENT_ROWS, row_top)), np.empty((SEGMENT_ROWS, row_top, 2), np.int32)
     lane_entries = np.full((padded, lane_top, 2), -1, np.int32)
-    lane_tops = np.full((padded, lane_top), -np.inf), lane_entries, np.full(padded, -np.inf)
+    # Just below, because a pair of equal influence and lower index comes first.
+    lane_tops = np.full((padded, lane_top), -np.inf), lane_entries, np.nextafter(tops.asked, -np.inf)
     found = np.empty((max(_FOUND_ROWS, SEGMENT_ROWS * row_top), 3), np.int32)
     position, parts = np.array([0, -1]), [np.empty((0, 3), np.int32)]
     while position[0] < len(segments):
@@ -54,6 +87,7 @@ def _select_tile(inputs: TileInputs, tile: int) -> TileResult:
             targets.totals, selection.min_influence, row_tops, lane_tops, found,
         )  # fmt: skip
         parts.append(found[:num_found].copy())
+    tops.merge(tile, lane_tops[0])
     row, lane, count = np.concatenate(parts).T
     chosen = inputs.pairs_of(rows[row], lane, count)
     lane, place = np.nonzero(lane_entries[:, :, 0] >= 0)

@@ -107,6 +107,8 @@ class TileInputs:
         int64 [row].
     own_lane
         int64 [row]: the lane in which an example lies itself, where targets are training examples; else -1.
+    asked
+        float64 [padded_target]: influence that the top of each target is known to ask for, from tiles of other inputs.
     tile_rows
         Training examples a tile.
     """
@@ -119,6 +121,7 @@ class TileInputs:
     num_in: Int64[np.ndarray, " row"]
     row_label: Int64[np.ndarray, " row"]
     own_lane: Int64[np.ndarray, " row"]
+    asked: Float64[np.ndarray, " padded_target"]
     tile_rows: int
 
     @classmethod
@@ -132,8 +135,9 @@ class TileInputs:
         masks: UInt64[np.ndarray, "row word"],
         row_label: Integer[np.ndarray, " row"],
         num_workers: int,
+        asked: Float64[np.ndarray, " target"] | None = None,
     ) -> TileInputs:
-        """Cut the rows into tiles that keep so many workers busy."""
+        """Cut the rows into tiles that keep so many workers busy. ``asked`` is in the order of targets; by default nothing is."""
         rows = -(-len(train_index) // (_TILES_A_WORKER * num_workers * SEGMENT_ROWS)) * SEGMENT_ROWS
         return cls(
             num_trials=num_trials,
@@ -144,6 +148,9 @@ class TileInputs:
             num_in=count_bits(masks, masks),
             row_label=row_label.astype(np.int64),
             own_lane=_own_lanes(targets, train_index, selection),
+            asked=np.full(len(targets.target), -np.inf)
+            if asked is None
+            else np.where(targets.target >= 0, asked[targets.target], np.inf),
             tile_rows=min(max(rows, SEGMENT_ROWS), _MAX_TILE_ROWS),
         )
 

@@ -115,6 +115,7 @@ def count_all_pairs(
                 num_in=counts.num_in,
                 row_label=sink.train_label[panel.start : panel.stop],
                 own_lane=np.full(len(panel), -1),
+                asked=np.full(len(targets.target), -np.inf),
                 tile_rows=CHUNK_ROWS,
             )
             work = _Panel(

@@ -156,6 +156,7 @@ def _select(reader: BitReader, sink: TableSink, counting: Counting, looking: Cou
             masks=mask[candidates - panel.start],
             row_label=sink.train_label[candidates],
             num_workers=counting.num_workers,
+            asked=collector.asked(),
         )
         with counting.selecting(inputs) as executor:
             run_tiles(inputs, executor, lambda tile, result: collector.add(result), looking.add)

@@ -92,7 +92,9 @@ def scaling_rows(folder: Path) -> list[Row]:
         print(f"{shape.num_train:8,} {shape.num_test:7,} {shape.num_pairs:8.1e} {seconds:8.2f} {peak:8.3f}")
         first = first or (seconds, peak)
         if doubling:
-            rows.append(limit(f"{4**doubling} x the pairs, memory", peak / first[1], 1.25**doubling, "x", shape.num_pairs))
+            rows.append(
+                limit(f"{4**doubling} x the pairs, memory", peak / first[1], 1.25**doubling, "x", shape.num_pairs)
+            )
             rows.append(
                 limit(f"{4**doubling} x the pairs, time", seconds / first[0], 1.1 * 4**doubling, "x", shape.num_pairs)
             )

@@ -111,10 +111,12 @@ def inputs_of(trials: Trials, bits: TrialBits, selection: PairSelection, tile_ro
     return replace(inputs, tile_rows=tile_rows)
 
 
-def selected(inputs: TileInputs, prepare: Prepare, order: Sequence[int] | None = None) -> list[Pairs]:
+def selected(inputs: TileInputs, prepare: Prepare) -> list[Pairs]:
+    """Count tiles in any order, and collect them in theirs."""
     parts: list[Pairs] = []
     collector = PairCollector(inputs.selection, inputs.num_trials, inputs.targets.by_target, parts.append)
-    results = {tile: prepare(inputs)(tile) for tile in order or range(inputs.num_tiles)}
+    task, order = prepare(inputs), np.random.default_rng(inputs.tile_rows).permutation(inputs.num_tiles)
+    results = {int(tile): task(int(tile)) for tile in order}
     for tile in range(inputs.num_tiles):
         collector.add(results[tile])
     collector.finish()
