@@ -19,7 +19,8 @@ from feldman.errors import LearnerError
 from feldman.experiment import CnnLearner, ExecutionSection, TrainingSection
 from feldman.learners.images import check_image_shape
 from feldman.learners.protocol import Correctness, Learner
-from feldman.learners.torch_models import StackedMlp, TorchSection, build_module, seeded
+from feldman.learners.stacked_mlp import StackedMlp
+from feldman.learners.torch_models import TorchSection, build_module, seeded
 
 __all__ = ["torch_learner", "training_device"]
 
@@ -204,26 +205,24 @@ def _train_stacked(
     for seed in seeds:
         with seeded(seed):
             modules.append(build_module(section, data.example_shape, data.num_classes))
-    stack = StackedMlp(modules).to(data.device)
     x_train, x_test = data.x_train.flatten(1), data.x_test.flatten(1)
     shuffles = [_shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
-    orders = torch.stack(subsets)
-
-    def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
-        nonlocal orders
-        if start == 0:
-            orders = torch.stack([next(shuffle) for shuffle in shuffles])
-        batch = orders[:, start : start + training.batch_size].flatten()
-        x = data.scaled(x_train.index_select(0, batch)).unflatten(0, (len(seeds), -1))
-        y = data.y_train.index_select(0, batch)
-        # The mean over each trial's batch, summed over trials: every trial gets the gradient it would get alone.
-        return cross_entropy(stack(x).flatten(0, 1), y, reduction="sum") * (len(seeds) / len(batch))
-
-    _descend(stack, training, len(subsets[0]), loss)
+    starts = range(0, len(subsets[0]), training.batch_size)
+    num_steps, step_number = training.epochs * len(starts), 0
+    with torch.inference_mode():
+        stack = StackedMlp(modules, data.device, training)
+        for orders in zip(*shuffles, strict=True):
+            order = torch.stack(orders)
+            for start in starts:
+                batch = order[:, start : start + training.batch_size]
+                x = data.scaled(x_train.index_select(0, batch.flatten())).unflatten(0, batch.shape)
+                y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
+                stack.step(x, y, _learning_rate(training, step_number, num_steps))
+                step_number += 1
 
     def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
         step = max(1, _EVALUATION_ROWS // len(seeds))
-        parts = [_argmax(stack(data.scaled(x[start : start + step])[None]), seeds) for start in range(0, len(x), step)]
+        parts = [_argmax(stack.logits(data.scaled(x[start : start + step])), seeds) for start in range(0, len(x), step)]
         return np.asarray((torch.cat(parts, dim=1) == y).cpu())
 
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The models that trials train, as torch modules, and as stacks of many MLPs in one."""
+"""The models that trials train, as torch modules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from feldman.experiment import CnnLearner, LinearLearner, MlpLearner
 
-__all__ = ["StackedMlp", "build_module", "seeded"]
+__all__ = ["build_module", "seeded"]
 
 TorchSection = LinearLearner | MlpLearner | CnnLearner
 
@@ -59,26 +58,3 @@ def _cnn(channels: list[int], example_shape: tuple[int, ...], num_classes: int) 
     layers += [nn.Flatten(), nn.Linear(channels_in * height * width, num_classes)]
     # channels_last: 1.4 to 1.5 times the speed of contiguous tensors on a CPU (measured, 28x28 images, 16 and 32 channels)
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
-
-
-class StackedMlp(nn.Module):
-    """Many MLPs of one shape as one: weights [trial, in, out], one batched matrix product a layer.
-
-    Trials do not mix: the gradient of a sum of per-trial losses is each trial's own.
-    """
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        super().__init__()
-        linears = [[layer for layer in module.children() if isinstance(layer, nn.Linear)] for module in modules]
-        stacks = list(zip(*linears, strict=True))
-        self.weights = nn.ParameterList(torch.stack([one.weight.detach().T for one in stack]) for stack in stacks)
-        self.biases = nn.ParameterList(torch.stack([one.bias.detach()[None] for one in stack]) for stack in stacks)
-
-    def forward(self, x: Float[Tensor, "#trial batch features"]) -> Float[Tensor, "trial batch classes"]:
-        """Return logits of every trial for its own batch, or for one batch shared by all (first axis 1)."""
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)
-            if layer < last:
-                x = x.relu_()
-        return x
