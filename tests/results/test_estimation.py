@@ -458,10 +458,11 @@ def test_old_narrow_counts_are_added_to_in_wide_ones(tmp_path: Path, monkeypatch
 # Disks and kills
 
 
-def outdate_counts(paths: RunPaths) -> None:
-    """Let the kept counts be of other trials: as long as they are of all, they are not written again."""
+def with_outdated_counts(paths: RunPaths) -> dict[str, bytes]:
+    """Let the kept counts be of other trials, for while they are of all they are not written again; return all files."""
     path = paths.counts / "zarr.json"
     path.write_text(path.read_text().replace('"digest": "', '"digest": "other'))
+    return copied_tables(paths)
 
 
 @pytest.mark.parametrize(
@@ -480,8 +481,8 @@ def outdate_counts(paths: RunPaths) -> None:
 def test_what_does_not_fit_on_the_disk_is_not_begun(
     paths: RunPaths, monkeypatch: pytest.MonkeyPatch, extras: Extras, says: str
 ) -> None:
-    before = estimated(paths, extras=BOTH)
-    outdate_counts(paths)
+    estimated(paths, extras=BOTH)
+    before = with_outdated_counts(paths)
     free = shutil.disk_usage(paths.root)._replace(free=150 * 140 * 2 - 1)
     monkeypatch.setattr("feldman.results.matrix.shutil.disk_usage", lambda path: free)
     with pytest.raises(StorageError, match=says + ".*; make room, or leave it out") as caught:
@@ -495,8 +496,8 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(
 def test_a_disk_that_fills_up_meanwhile_leaves_the_old_files(
     paths: RunPaths, monkeypatch: pytest.MonkeyPatch, num_writes: int
 ) -> None:
-    before, written = estimated(paths, extras=BOTH), list[str]()
-    outdate_counts(paths)
+    estimated(paths, extras=BOTH)
+    before, written = with_outdated_counts(paths), list[str]()
     real = LocalStore._set
 
     async def filling(self: LocalStore, key: str, value: Any, exclusive: bool = False) -> None:
