@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from feldman.data.dataset import Dataset
 from feldman.errors import LearnerError
-from feldman.experiment import CnnLearner, ExecutionSection, TrainingSection
-from feldman.learners.images import check_image_shape
+from feldman.experiment import ExecutionSection, TrainingSection
+from feldman.learner_sections import ImageLearner
+from feldman.learners.augmentation import augmenter
+from feldman.learners.images import check_image_learner
+from feldman.learners.models.layers import has_batch_norm
 from feldman.learners.protocol import Correctness, Learner
+from feldman.learners.recipe import batches_of, learning_rate_at
 from feldman.learners.torch_models import StackedMlp, TorchSection, build_module, seeded
 
 __all__ = ["torch_learner", "training_device"]
@@ -43,13 +46,13 @@ def torch_learner(
     LearnerError
         If the model cannot take the inputs, or the device is not there.
     """
-    if isinstance(section, CnnLearner):
-        check_image_shape(dataset.example_shape, len(section.channels))
+    if isinstance(section, ImageLearner):
+        check_image_learner(section, training, dataset.example_shape, dataset.num_classes)
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
     torch.set_num_threads(execution.cpus_per_block)
     torch.backends.cudnn.deterministic = True
     data = _DeviceData.of(dataset, training_device(execution))
-    stacked = not isinstance(section, CnnLearner) and section.vectorize is not False
+    stacked = not isinstance(section, ImageLearner) and section.vectorize is not False
     train = _train_stacked if stacked else _train_looped
 
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
@@ -128,18 +131,10 @@ def _shuffles(seed: int, subset: Tensor, epochs: int) -> Iterator[Tensor]:
         yield subset[torch.randperm(len(subset), generator=generator).to(subset.device)]
 
 
-def _learning_rate(training: TrainingSection, step: int, num_steps: int) -> float:
-    if training.schedule == "linear":
-        return training.learning_rate * (1 - step / num_steps)
-    if training.schedule == "cosine":
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-    return training.learning_rate
-
-
 def _descend(
-    module: nn.Module, training: TrainingSection, num_examples: int, loss: Callable[[int, int], Tensor]
+    module: nn.Module, training: TrainingSection, batches: list[slice], loss: Callable[[int, slice], Tensor]
 ) -> None:
-    """Run stochastic gradient descent; ``loss(epoch, start)`` is that of the batch which begins at ``start``."""
+    """Run stochastic gradient descent; ``loss(epoch, batch)`` is that of the examples of a batch, in the epoch's order."""
     optimizer = torch.optim.SGD(
         module.parameters(),
         lr=training.learning_rate,
@@ -148,14 +143,12 @@ def _descend(
         nesterov=training.nesterov,
         fused=True,
     )
-    starts = range(0, num_examples, training.batch_size)
-    num_steps = training.epochs * len(starts)
+    num_steps = training.epochs * len(batches)
     for epoch in range(training.epochs):
-        for batch, start in enumerate(starts):
-            rate = _learning_rate(training, epoch * len(starts) + batch, num_steps)
-            optimizer.param_groups[0]["lr"] = rate
+        for index, batch in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = learning_rate_at(training, epoch * len(batches) + index, num_steps)
             optimizer.zero_grad()
-            loss(epoch, start).backward()
+            loss(epoch, batch).backward()
             optimizer.step()
 
 
@@ -173,16 +166,17 @@ def _train_one(
     with seeded(seed):
         module = build_module(section, data.example_shape, data.num_classes).to(data.device)
         shuffles = _shuffles(seed, subset, training.epochs)
+        augment = augmenter(training, seed)
         order = subset
 
-        def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
+        def loss(epoch: int, batch: slice) -> Tensor:  # noqa: ARG001
             nonlocal order
-            if start == 0:
+            if batch.start == 0:
                 order = next(shuffles)
-            batch = order[start : start + training.batch_size]
-            return cross_entropy(module(data.scaled(data.x_train[batch])), data.y_train[batch])
+            rows = order[batch]
+            return cross_entropy(module(augment(data.scaled(data.x_train[rows]))), data.y_train[rows])
 
-        _descend(module, training, len(subset), loss)
+        _descend(module, training, batches_of(len(subset), training.batch_size, has_batch_norm(module)), loss)
 
     def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
         parts = [
@@ -209,17 +203,17 @@ def _train_stacked(
     shuffles = [_shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
     orders = torch.stack(subsets)
 
-    def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
+    def loss(epoch: int, batch: slice) -> Tensor:  # noqa: ARG001
         nonlocal orders
-        if start == 0:
+        if batch.start == 0:
             orders = torch.stack([next(shuffle) for shuffle in shuffles])
-        batch = orders[:, start : start + training.batch_size].flatten()
-        x = data.scaled(x_train.index_select(0, batch)).unflatten(0, (len(seeds), -1))
-        y = data.y_train.index_select(0, batch)
+        rows = orders[:, batch].flatten()
+        x = data.scaled(x_train.index_select(0, rows)).unflatten(0, (len(seeds), -1))
+        y = data.y_train.index_select(0, rows)
         # The mean over each trial's batch, summed over trials: every trial gets the gradient it would get alone.
-        return cross_entropy(stack(x).flatten(0, 1), y, reduction="sum") * (len(seeds) / len(batch))
+        return cross_entropy(stack(x).flatten(0, 1), y, reduction="sum") * (len(seeds) / len(rows))
 
-    _descend(stack, training, len(subsets[0]), loss)
+    _descend(stack, training, batches_of(len(subsets[0]), training.batch_size), loss)
 
     def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
         step = max(1, _EVALUATION_ROWS // len(seeds))
