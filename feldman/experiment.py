@@ -5,42 +5,45 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from feldman.errors import listed, suggestion
+from feldman.errors import suggestion
+from feldman.learner_sections import (
+    BUILT_IN_LEARNERS,
+    LEARNER_FORMS,
+    ImageLearner,
+    LearnerSection,
+    MlpLearner,
+    Parameters,
+    Section,
+)
 
 __all__ = [
     "MAX_TRIALS",
-    "CnnLearner",
-    "CustomLearner",
     "DatasetSection",
     "ExecutionSection",
     "Experiment",
-    "LinearLearner",
-    "MlpLearner",
     "SubsetsSection",
     "TrainingSection",
     "differing_fields",
 ]
 
-ATTRIBUTE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-"""``package.module:name``, a user's own learner or data set."""
-
 MAX_TRIALS = 10_000_000
 
-Scalar = bool | int | float | str
-Parameters = dict[str, Scalar | list[Scalar]]
+Augmentation = Literal["crop", "flip", "cutout"]
+AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip", "cutout")
+"""In the order in which they are applied."""
+
+_LATER_FIELDS = frozenset(
+    f"training.{name}" for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size")
+)
+"""Fields that came after the first stores: left out of an identity at their defaults, so that fingerprints of old remain."""
 
 
-class _Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, no silent conversions (a TOML file is typed already)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DatasetSection(_Section):
+class DatasetSection(Section):
     """``[dataset]``: what trials learn from."""
 
     name: str = Field(description="A built-in data set (see `feldman.data.BUILT_IN`) or 'package.module:function'.")
@@ -51,55 +54,7 @@ class DatasetSection(_Section):
     parameters: Parameters = Field(default_factory=dict, description="Handed to 'package.module:function'.")
 
 
-class LinearLearner(_Section):
-    """``[learner] name = "linear"``: multinomial logistic regression on the flattened input."""
-
-    name: Literal["linear"] = "linear"
-    vectorize: bool | Literal["auto"] = "auto"
-
-
-class MlpLearner(_Section):
-    """``[learner] name = "mlp"``: fully connected layers with ReLU between them."""
-
-    name: Literal["mlp"] = "mlp"
-    hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field(default=[128], max_length=16)
-    vectorize: bool | Literal["auto"] = "auto"
-
-
-class CnnLearner(_Section):
-    """``[learner] name = "cnn"``: one 3x3 convolution, 2x2 max-pooling and ReLU a stage, then a linear layer."""
-
-    name: Literal["cnn"] = "cnn"
-    channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[16, 32], min_length=1, max_length=8)
-
-
-class CustomLearner(_Section):
-    """``[learner] name = "package.module:name"``: a user's own, see `feldman.learners.protocol.Learner`."""
-
-    name: str = Field(pattern=ATTRIBUTE_PATTERN)
-    parameters: Parameters = Field(default_factory=dict)
-
-
-BUILT_IN_LEARNERS: Mapping[str, type[_Section]] = {"linear": LinearLearner, "mlp": MlpLearner, "cnn": CnnLearner}
-
-
-def _learner_tag(value: object) -> str | None:
-    name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
-    if isinstance(name, str) and name in BUILT_IN_LEARNERS:
-        return name
-    return "custom" if isinstance(name, str) and ":" in name else None
-
-
-LearnerSection = Annotated[
-    Annotated[LinearLearner, Tag("linear")]
-    | Annotated[MlpLearner, Tag("mlp")]
-    | Annotated[CnnLearner, Tag("cnn")]
-    | Annotated[CustomLearner, Tag("custom")],
-    Discriminator(_learner_tag),
-]
-
-
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """``[training]``: the recipe. Stochastic gradient descent with momentum on the cross-entropy."""
 
     epochs: int = Field(default=30, ge=1)
@@ -108,18 +63,60 @@ class TrainingSection(_Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     nesterov: bool = False
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="How the learning rate moves, step by step: not, or down to 0."
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant",
+        description="How the learning rate moves, step by step: not, down to 0, or down by `factor` at each milestone.",
     )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of all steps in which the learning rate first climbs from 0."
+    )
+    milestones: list[float] = Field(
+        default=[], max_length=64, description="schedule = 'step': when the rate drops, as shares of all steps."
+    )
+    factor: float = Field(default=0.1, gt=0, lt=1, description="schedule = 'step': what the rate is multiplied by.")
+    augment: list[Augmentation] = Field(
+        default=[], description="Changes of the training images, each drawn anew for every example of every batch."
+    )
+    crop_padding: int = Field(default=4, ge=1, le=1024, description="'crop': zeros that are put around an image first.")
+    cutout_size: int = Field(default=8, ge=1, le=1024, description="'cutout': side of the square that is set to 0.")
+
+    @field_validator("augment", mode="after")
+    @classmethod
+    def _augment_in_order(cls, value: list[Augmentation]) -> list[Augmentation]:
+        """Sort them as they are applied: the order in a file says nothing, and must not change the fingerprint."""
+        if len(set(value)) < len(value):
+            raise ValueError(f"must name each augmentation once; found {value}")
+        return sorted(value, key=AUGMENTATIONS.index)
+
+    @field_validator("milestones", mode="after")
+    @classmethod
+    def _milestones_ascend(cls, value: list[float]) -> list[float]:
+        if any(not low < high for low, high in pairwise([0.0, *value, 1.0])):
+            raise ValueError(
+                f"must be shares of the training, ascending between 0 and 1, as in [0.5, 0.75]; found {value}"
+            )
+        return value
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> TrainingSection:
+    def _every_field_matters(self) -> TrainingSection:
+        """Refuse what would not be looked at: who set it expects it to matter."""
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = true needs momentum > 0")
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule = 'step' needs milestones, as in [0.5, 0.75]")
+        needed = {
+            "milestones": ("schedule = 'step'", self.schedule == "step"),
+            "factor": ("schedule = 'step'", self.schedule == "step"),
+            "crop_padding": ("augment = ['crop']", "crop" in self.augment),
+            "cutout_size": ("augment = ['cutout']", "cutout" in self.augment),
+        }
+        for key, (what, there) in needed.items():
+            if not there and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} says nothing without {what}; take it out")
         return self
 
 
-class SubsetsSection(_Section):
+class SubsetsSection(Section):
     """``[subsets]``: how many trials, and on which part of the training set each one learns."""
 
     num_trials: int = Field(default=2000, ge=1, le=MAX_TRIALS)
@@ -139,7 +136,7 @@ class SubsetsSection(_Section):
         return range(block * self.block_size, min((block + 1) * self.block_size, self.num_trials))
 
 
-class ExecutionSection(_Section):
+class ExecutionSection(Section):
     """``[execution]``: how it is executed. Changes nothing of what is estimated, so the fingerprint leaves it out.
 
     Executor, number of workers and attempts change no bit.
@@ -168,7 +165,7 @@ class ExecutionSection(_Section):
         raise ValueError(f"must be [A, B], the trials A to B - 1, with 0 <= A < B <= {MAX_TRIALS}; found {value!r}")
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """A data set, a learner, a recipe and a plan of subsets: all that an estimate depends on.
 
     Sections and keys are those of the TOML file; each has a default except ``dataset.name``.
@@ -183,17 +180,27 @@ class Experiment(_Section):
     @field_validator("learner", mode="before")
     @classmethod
     def _learner_named(cls, value: object) -> object:
-        if isinstance(value, _Section):
+        if isinstance(value, Section):
             return value
         if not isinstance(value, Mapping):
             raise ValueError(f"must be a section, [learner]; found {value!r}")
         name = value.get("name", "mlp")
-        choices = f"choose one of {listed(BUILT_IN_LEARNERS)}, or your own as 'package.module:name'"
         if not isinstance(name, str):
-            raise ValueError(f"name must be a text, found {name!r}; {choices}")
+            raise ValueError(f"name must be a text, found {name!r}; {LEARNER_FORMS}")
         if name not in BUILT_IN_LEARNERS and ":" not in name:
-            raise ValueError(f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; {choices}")
+            raise ValueError(f"there is no learner '{name}'{suggestion(name, BUILT_IN_LEARNERS)}; {LEARNER_FORMS}")
         return {"name": "mlp", **value}
+
+    @field_validator("training", mode="after")
+    @classmethod
+    def _augmentation_needs_images(cls, training: TrainingSection, info: Any) -> TrainingSection:
+        learner = info.data.get("learner")  # absent if it is wrong itself
+        if training.augment and learner is not None and not isinstance(learner, ImageLearner):
+            raise ValueError(
+                f"augment = {training.augment} needs a learner that takes images as images (cnn, resnet20, ...); "
+                f"'{learner.name}' does not: set augment = []"
+            )
+        return training
 
     @property
     def trained_trials(self) -> range:
@@ -210,11 +217,13 @@ class Experiment(_Section):
         """Return the fields that decide what is estimated, by dotted name.
 
         Left out: ``execution``; where files lie (the data set's content has a hash of its own); ``num_trials``, which
-        may grow; ``block_size``, which a store keeps from its creation.
+        may grow; ``block_size``, which a store keeps from its creation; fields that came later, at their defaults.
         """
         left_out = {"dataset.root", "dataset.path", "subsets.num_trials", "subsets.block_size"}
-        document = self.model_dump(mode="json", exclude={"execution"})
-        return {key: value for key, value in _flat(document) if key not in left_out}
+        fields = dict(_flat(self.model_dump(mode="json", exclude={"execution"})))
+        defaults = dict(_flat({"training": TrainingSection().model_dump(mode="json")}))
+        left_out |= {key for key in _LATER_FIELDS if fields[key] == defaults[key]}
+        return {key: value for key, value in fields.items() if key not in left_out}
 
     @property
     def fingerprint(self) -> str:

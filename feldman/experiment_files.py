@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from feldman.errors import ExperimentError, command, listed, suggestion
-from feldman.experiment import BUILT_IN_LEARNERS, CustomLearner, Experiment
+from feldman.experiment import Experiment
+from feldman.learner_sections import LEARNER_KINDS
 
 __all__ = ["experiment_from_document", "experiment_to_toml", "load_experiment", "preset_names", "preset_text"]
 
@@ -179,7 +180,7 @@ def _valid_keys(where: list[str], location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Experiment
     for part in where[:-1]:
         if part == "learner":
-            model = BUILT_IN_LEARNERS.get(str(location[1]), CustomLearner)
+            model = LEARNER_KINDS[str(location[1])]
         else:
             annotation = model.model_fields[part].annotation
             if typing.get_origin(annotation) is types.UnionType or not isinstance(annotation, type):

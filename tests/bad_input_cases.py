@@ -58,7 +58,11 @@ SOURCES = [
         mode("experiment.toml", 0),
         unprivileged=True,
     ),
-    case("no such preset", "presets digit", "there is no preset 'digit' (did you mean 'digits'?); there are digits"),
+    case(
+        "no such preset",
+        "presets digit",
+        "there is no preset 'digit' (did you mean 'digits'?); there are cifar10-resnet20, ",
+    ),
 ]
 
 FIELDS = [
@@ -99,6 +103,28 @@ FIELDS = [
         content("broken.py", b"1 / 0"),
     ),
     case("images for a cnn", f"{NEW} --set learner.name=cnn", "needs images [height, width]"),
+    case("images for a resnet", f"{NEW} --set learner.name=resnet20", "'resnet20' needs images [height, width]"),
+    case(
+        "augmentation of no images",
+        f"{NEW} --set learner.name=mlp --set 'training.augment=[\"flip\"]'",
+        "set augment = []",
+    ),
+    case(
+        "milestones of no schedule",
+        f"{NEW} --set 'training.milestones=[0.5]'",
+        "says nothing without schedule = 'step'",
+    ),
+    case(
+        "parameter of no forest",
+        f"{NEW} --set learner.name=sklearn:ensemble.RandomForestClassifier --set learner.parameters.trees=3",
+        "learner.parameters.trees is no parameter of 'sklearn:ensemble.RandomForestClassifier'",
+    ),
+    case(
+        "one random state for all",
+        f"{NEW} --set learner.name=sklearn:ensemble.RandomForestClassifier --set learner.parameters.random_state=0",
+        "learner.parameters.random_state is not taken",
+    ),
+    case("no such classifier", f"{NEW} --set learner.name=sklearn:svm.SVM", "has no classifier 'SVM'"),
     case(
         "subset of all",
         f"{NEW} --set subsets.subset_ratio=0.999",

@@ -13,6 +13,7 @@ scalars = st.one_of(
 )
 parameters = st.dictionaries(text, st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=4)
 attributes = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.]{0,9}:[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
+words = st.text("abcXYZ", min_size=1, max_size=8)
 vectorize = st.one_of(st.just("auto"), st.booleans())
 
 
@@ -40,17 +41,57 @@ learners = st.one_of(
     st.fixed_dictionaries(
         {"name": st.just("cnn")}, optional={"channels": st.lists(st.integers(1, 4096), min_size=1, max_size=8)}
     ),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["resnet20", "resnet32", "resnet56"])},
+        optional={"shortcuts": st.sampled_from(["A", "B"])},
+    ),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["resnet18", "resnet50"])},
+        optional={"stem": st.sampled_from(["auto", "small", "large"])},
+    ),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["densenet40", "densenet100"])},
+        optional={"growth_rate": st.integers(1, 1024), "bottleneck": st.booleans()},
+    ),
+    st.fixed_dictionaries(
+        {"name": st.just("inception")}, optional={"variant": st.sampled_from(["feldman-zhang", "zhang"])}
+    ),
+    st.fixed_dictionaries(
+        {"name": st.builds("{}:{}".format, st.sampled_from(["torchvision", "timm"]), words)},
+        optional={"parameters": parameters},
+    ),
+    st.fixed_dictionaries(
+        {"name": st.builds("sklearn:{}{}.{}".format, st.sampled_from(["", "sklearn."]), words, words)},
+        optional={"parameters": parameters},
+    ),
     st.fixed_dictionaries({"name": attributes}, optional={"parameters": parameters}),
 )
-trainings = _section(
+TAKES_IMAGES = ("cnn", "resnet", "densenet", "inception", "torchvision:", "timm:")
+shares = st.floats(0, 1, exclude_min=True, exclude_max=True)
+schedules = st.one_of(
+    _section(schedule=st.sampled_from(["constant", "linear", "cosine"])),
+    st.fixed_dictionaries(
+        {"schedule": st.just("step"), "milestones": st.lists(shares, min_size=1, max_size=4, unique=True).map(sorted)},
+        optional={"factor": shares},
+    ),
+)
+recipes = _section(
     epochs=st.integers(1, 10**6),
     batch_size=st.integers(1, 10**6),
     learning_rate=st.floats(0, 1e6, exclude_min=True),
     momentum=st.floats(0, 1, exclude_max=True, exclude_min=True),
     weight_decay=st.floats(0, 1e6),
     nesterov=st.booleans(),
-    schedule=st.sampled_from(["constant", "linear", "cosine"]),
+    warmup=st.floats(0, 1, exclude_max=True),
 )
+augmentations: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"augment": st.permutations(["crop", "flip", "cutout"])}, optional={"crop_padding": st.integers(1, 8)}
+    ),
+    st.fixed_dictionaries({"augment": st.just(["cutout"])}, optional={"cutout_size": st.integers(1, 1024)}),
+)
+trainings = st.tuples(recipes, schedules, augmentations).map(lambda parts: {**parts[0], **parts[1], **parts[2]})
 subsets = _section(
     num_trials=st.integers(1, 10**7),
     subset_ratio=st.floats(0, 1, exclude_min=True, exclude_max=True),
@@ -68,7 +109,18 @@ executions = _section(
         st.none(), st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map(lambda pair: [pair[0], sum(pair)])
     ),
 )
+
+
+def _augmenting_images_only(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave the augmentation out where the learner takes no images."""
+    if str(document.get("learner", {}).get("name", "mlp")).startswith(TAKES_IMAGES) or "training" not in document:
+        return document
+    kept = {key: value for key, value in document["training"].items() if key not in AUGMENTATION_KEYS}
+    return {**document, "training": kept}
+
+
+AUGMENTATION_KEYS = ("augment", "crop_padding", "cutout_size")
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"dataset": datasets},
     optional={"learner": learners, "training": trainings, "subsets": subsets, "execution": executions},
-)
+).map(_augmenting_images_only)

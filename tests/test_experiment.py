@@ -12,18 +12,32 @@ from pydantic import BaseModel, ValidationError
 
 from feldman.errors import ExperimentError
 from feldman.experiment import (
-    CnnLearner,
-    CustomLearner,
     DatasetSection,
     ExecutionSection,
     Experiment,
-    LinearLearner,
-    MlpLearner,
     SubsetsSection,
     TrainingSection,
     differing_fields,
 )
-from feldman.experiment_files import experiment_from_document, experiment_to_toml, load_experiment, preset_names
+from feldman.experiment_files import (
+    experiment_from_document,
+    experiment_to_toml,
+    load_experiment,
+    preset_names,
+    preset_text,
+)
+from feldman.learner_sections import (
+    CifarResNetLearner,
+    CnnLearner,
+    CustomLearner,
+    DenseNetLearner,
+    InceptionLearner,
+    LibraryLearner,
+    LinearLearner,
+    MlpLearner,
+    ResNetLearner,
+    SklearnLearner,
+)
 from tests.strategies import documents
 
 BASE: dict[str, Any] = {
@@ -55,10 +69,22 @@ DECISIVE: dict[str, Any] = {
     "training.weight_decay": 0.2,
     "training.nesterov": True,
     "training.schedule": "cosine",
+    "training.warmup": 0.5,
     "subsets.subset_ratio": 0.25,
     "subsets.seed": 2,
 }
 """Another value of each field that decides what is estimated."""
+
+WITH_ANOTHER: dict[str, dict[str, Any]] = {
+    "training.milestones": {"schedule": "step", "milestones": [0.25], "factor": 0.5},
+    "training.factor": {"schedule": "step", "milestones": [0.5], "factor": 0.25},
+    "training.augment": {"augment": ["crop"]},
+    "training.crop_padding": {"augment": ["crop", "cutout"], "crop_padding": 2},
+    "training.cutout_size": {"augment": ["crop", "cutout"], "cutout_size": 2},
+}
+"""The same, of fields that say something beside another one only."""
+
+BESIDE: dict[str, Any] = {"schedule": "step", "milestones": [0.5], "factor": 0.5}
 
 INDIFFERENT: dict[str, Any] = {
     "dataset.root": "elsewhere",
@@ -111,6 +137,16 @@ def test_the_fingerprint_changes_with_every_field_that_decides_the_estimate(key:
     assert any(line.startswith(key) for line in differing_fields(base, other))
 
 
+@pytest.mark.parametrize("key", WITH_ANOTHER)
+def test_the_fingerprint_changes_with_what_belongs_to_a_schedule_or_an_augmentation(key: str) -> None:
+    fields = WITH_ANOTHER[key]
+    beside = BESIDE if "schedule" in fields else {"augment": ["crop", "cutout"] if len(fields) > 1 else []}
+    base = Experiment.model_validate({**BASE, "learner": {"name": "cnn"}, "training": beside})
+    other = base.replace("training", fields)
+    assert [line.partition(":")[0] for line in differing_fields(base, other)] == [key]
+    assert other.fingerprint != base.fingerprint
+
+
 @pytest.mark.parametrize("key", INDIFFERENT)
 def test_the_fingerprint_ignores_how_and_how_long_and_from_where_it_is_executed(key: str) -> None:
     base, other = Experiment.model_validate(BASE), changed(key, INDIFFERENT[key])
@@ -129,8 +165,44 @@ def test_every_field_either_decides_the_fingerprint_or_is_left_out_on_purpose() 
     }
     assert set(sections) == set(Experiment.model_fields)
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
-    assert fields == set(DECISIVE) | set(INDIFFERENT)
+    assert fields == set(DECISIVE) | set(INDIFFERENT) | set(WITH_ANOTHER)
     assert not set(DECISIVE) & set(INDIFFERENT)
+
+
+def test_fields_that_came_later_leave_older_fingerprints_as_they_were() -> None:
+    defaults = TrainingSection().model_dump(mode="json")
+    later = {"warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size"}
+    experiment = Experiment.model_validate(
+        {**BASE, "training": {**BASE["training"], **{key: defaults[key] for key in later}}}
+    )
+    assert experiment.fingerprint == PINNED
+    assert not {f"training.{key}" for key in later} & set(experiment.identity())
+
+
+def test_the_order_in_which_augmentations_are_named_says_nothing() -> None:
+    named = [
+        {**BASE, "learner": {"name": "cnn"}, "training": {"augment": order}}
+        for order in (["flip", "crop"], ["crop", "flip"])
+    ]
+    first, second = (Experiment.model_validate(document) for document in named)
+    assert first == second
+    assert first.training.augment == ["crop", "flip"]
+
+
+def test_both_spellings_of_a_scikit_learn_class_are_one_experiment() -> None:
+    names = ["sklearn:linear_model.LogisticRegression", "sklearn:sklearn.linear_model.LogisticRegression"]
+    first, second = (Experiment.model_validate({**BASE, "learner": {"name": name}}) for name in names)
+    assert first.learner.name == second.learner.name == names[0]
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "sklearn:dummy.DummyClassifier", "a:b"])
+def test_augmentation_is_refused_for_learners_that_take_no_images(name: str) -> None:
+    message = refusal({**BASE, "learner": {"name": name}, "training": {"augment": ["flip"]}})
+    assert message.splitlines()[1:] == [
+        "  training: augment = ['flip'] needs a learner that takes images as images (cnn, resnet20, ...); "
+        f"'{name}' does not: set augment = []"
+    ]
 
 
 def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
@@ -161,7 +233,39 @@ def test_every_preset_loads_and_writes_back_equal(name: str) -> None:
 
 
 def test_the_presets_are_those_that_the_documentation_names() -> None:
-    assert {"digits", "fashion-mnist"} <= set(preset_names())
+    recipes = {"mnist-mlp", "cifar10-resnet20", "imagenet-resnet50"}
+    recipes |= {f"cifar100-{name}" for name in ("resnet50", "resnet18", "densenet100", "inception")}
+    assert {"digits", "fashion-mnist"} | recipes <= set(preset_names())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in preset_names() if "-resnet" in name or "cifar100-" in name or "-mlp" in name]
+)
+def test_a_preset_of_a_paper_says_what_is_certain_what_is_chosen_and_what_it_costs(name: str) -> None:
+    text = preset_text(name)
+    assert "(reckoned)" in text.splitlines()[0]
+    for word in ("# Certain, from", "Chosen by us", "# Cost: ", "assumed"):
+        assert word in text, word
+
+
+@pytest.mark.parametrize(
+    ("name", "num_trials", "batch_size", "learning_rate", "epochs"),
+    [
+        ("mnist-mlp", 2000, 128, 0.1, 10),
+        ("cifar100-resnet50", 4000, 512, 0.4, 160),
+        ("cifar100-inception", 4000, 512, 0.4, 160),
+        ("imagenet-resnet50", 2000, 896, 0.7, 100),
+        ("cifar10-resnet20", 2000, 128, 0.1, 234),
+    ],
+)
+def test_the_presets_of_papers_have_their_recipes(
+    name: str, num_trials: int, batch_size: int, learning_rate: float, epochs: int
+) -> None:
+    experiment = load_experiment(name)
+    training = experiment.training
+    assert experiment.subsets.num_trials == num_trials
+    assert (training.batch_size, training.learning_rate, training.epochs) == (batch_size, learning_rate, epochs)
+    assert training.momentum == 0.9
 
 
 def sections_and_keys() -> Iterator[tuple[str, str, type[BaseModel]]]:
@@ -190,6 +294,13 @@ def test_unknown_key_is_refused_with_the_closest_valid_one(section: str, key: st
         ("linear", "vectorise", "vectorize", LinearLearner),
         ("mlp", "hiden", "hidden", MlpLearner),
         ("cnn", "channel", "channels", CnnLearner),
+        ("resnet20", "shortcut", "shortcuts", CifarResNetLearner),
+        ("resnet50", "stemm", "stem", ResNetLearner),
+        ("densenet100", "growth", "growth_rate", DenseNetLearner),
+        ("inception", "varient", "variant", InceptionLearner),
+        ("torchvision:vgg11", "parameter", "parameters", LibraryLearner),
+        ("timm:vgg11", "parameter", "parameters", LibraryLearner),
+        ("sklearn:svm.SVC", "parameter", "parameters", SklearnLearner),
         ("my.module:learner", "parameter", "parameters", CustomLearner),
     ],
 )
@@ -226,7 +337,17 @@ def test_unknown_section_is_refused_with_the_closest_valid_one() -> None:
         ("training", "learning_rate", float("nan"), "must be"),
         ("training", "momentum", 1.0, "must be less than 1; found 1.0"),
         ("training", "nesterov", 1, "must be a valid boolean; found 1"),
-        ("training", "schedule", "step", "must be 'constant', 'linear' or 'cosine'; found 'step'"),
+        ("training", "schedule", "steps", "must be 'constant', 'linear', 'cosine' or 'step'; found 'steps'"),
+        ("training", "warmup", 1.0, "must be less than 1; found 1.0"),
+        (
+            "training",
+            "milestones",
+            [0.75, 0.5],
+            "must be shares of the training, ascending between 0 and 1, as in [0.5, 0.75]",
+        ),
+        ("training", "milestones", [32000], "found [32000.0]"),
+        ("training", "factor", 1, "must be less than 1; found 1"),
+        ("training", "augment", ["crop", "crop"], "must name each augmentation once; found ['crop', 'crop']"),
         ("subsets", "num_trials", -1, "must be greater than or equal to 1; found -1"),
         ("subsets", "num_trials", 10**9, "must be less than or equal to 10000000; found 1000000000"),
         ("subsets", "subset_ratio", 1, "must be less than 1; found 1"),
@@ -298,13 +419,49 @@ def test_a_learner_whose_name_is_no_name_is_refused(name: Any) -> None:
 def test_an_unknown_learner_is_refused_with_the_closest_and_all_valid_ones() -> None:
     message = refusal({**BASE, "learner": {"name": "linar"}})
     assert (
-        "there is no learner 'linar' (did you mean 'linear'?); choose one of linear, mlp, cnn, or your own" in message
+        "there is no learner 'linar' (did you mean 'linear'?); choose one of linear, mlp, cnn, resnet18, resnet20, "
+        in message
     )
+    assert message.endswith(
+        "inception, torchvision:NAME, timm:NAME, sklearn:MODULE.CLASS, or your own as 'package.module:name'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("torchvision:", "must be 'torchvision:NAME' or 'timm:NAME', as in 'torchvision:vgg11'; found 'torchvision:'"),
+        ("timm:a b", "found 'timm:a b'"),
+        (
+            "sklearn:RandomForestClassifier",
+            "must be 'sklearn:MODULE.CLASS', as in 'sklearn:ensemble.RandomForestClassifier'",
+        ),
+        ("sklearn:ensemble._forest.ForestClassifier", "must be 'sklearn:MODULE.CLASS'"),
+    ],
+)
+def test_a_library_s_learner_must_be_named_in_its_form(name: str, told: str) -> None:
+    message = refusal({**BASE, "learner": {"name": name}})
+    assert "  learner.name: must be " in message
+    assert told in message
 
 
 def test_all_mistakes_of_a_file_are_told_at_once() -> None:
     message = refusal({"dataset": {}, "training": {"epochs": 0}, "subset": {}})
     assert len(message.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"schedule": "step"}, "schedule = 'step' needs milestones, as in [0.5, 0.75]"),
+        ({"milestones": [0.5]}, "milestones says nothing without schedule = 'step'; take it out"),
+        ({"schedule": "linear", "factor": 0.2}, "factor says nothing without schedule = 'step'"),
+        ({"crop_padding": 2}, "crop_padding says nothing without augment = ['crop']"),
+        ({"augment": ["flip"], "cutout_size": 4}, "cutout_size says nothing without augment = ['cutout']"),
+    ],
+)
+def test_a_field_that_nothing_would_look_at_is_refused(training: dict[str, Any], told: str) -> None:
+    assert f"  training: {told}" in refusal({**BASE, "learner": {"name": "cnn"}, "training": training})
 
 
 def test_nesterov_without_momentum_is_refused() -> None:

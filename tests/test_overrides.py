@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from feldman.errors import ExperimentError
-from feldman.experiment import CnnLearner, CustomLearner
 from feldman.experiment_files import load_experiment
+from feldman.learner_sections import CnnLearner, CustomLearner
 
 
 @pytest.mark.parametrize(

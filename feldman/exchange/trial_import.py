@@ -13,7 +13,8 @@ from feldman.errors import ExchangeError
 from feldman.estimates.selection import PairSelection
 from feldman.exchange.labels import UNKNOWN_CLASS, Labels
 from feldman.exchange.run_folders import AUX_FILE, ReleasedTrial, read_run
-from feldman.experiment import CustomLearner, DatasetSection, Experiment, SubsetsSection
+from feldman.experiment import DatasetSection, Experiment, SubsetsSection
+from feldman.learner_sections import CustomLearner
 from feldman.results.estimation import write_estimates
 from feldman.results.tables import TableFacts
 from feldman.trials.events import EventLog

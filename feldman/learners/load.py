@@ -10,9 +10,10 @@ from jaxtyping import Bool, Int64
 
 from feldman.data.dataset import Dataset
 from feldman.errors import LearnerError
-from feldman.experiment import CustomLearner, Experiment
+from feldman.experiment import Experiment
 from feldman.importing import import_callable
-from feldman.learners.images import check_image_shape
+from feldman.learner_sections import CustomLearner, ImageLearner, SklearnLearner
+from feldman.learners.images import check_image_learner
 from feldman.learners.protocol import Correctness, Learner
 
 __all__ = ["check_learner", "load_learner"]
@@ -28,13 +29,19 @@ def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
     """
     if isinstance(experiment.learner, CustomLearner):
         return _custom(experiment.learner, dataset)
+    if isinstance(experiment.learner, SklearnLearner):
+        from feldman.learners.sklearn_learner import sklearn_learner
+
+        return sklearn_learner(experiment.learner, experiment.execution, dataset)
     from feldman.learners.torch_learner import torch_learner
 
     return torch_learner(experiment.learner, experiment.training, experiment.execution, dataset)
 
 
 def check_learner(experiment: Experiment, dataset: Dataset) -> None:
-    """Find out before anything is written whether `load_learner` can work; imports torch only to ask for a GPU.
+    """Find out before anything is written whether `load_learner` can work.
+
+    Imports torch only to ask for a GPU or to build a named model.
 
     Raises
     ------
@@ -44,8 +51,13 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
     if isinstance(experiment.learner, CustomLearner):
         _custom(experiment.learner, dataset)
         return
-    if experiment.learner.name == "cnn":
-        check_image_shape(dataset.example_shape, len(experiment.learner.channels))
+    if isinstance(experiment.learner, SklearnLearner):
+        from feldman.learners.sklearn_learner import sklearn_estimator
+
+        sklearn_estimator(experiment.learner, seed=0, num_threads=1)
+        return
+    if isinstance(experiment.learner, ImageLearner):
+        check_image_learner(experiment.learner, experiment.training, dataset.example_shape, dataset.num_classes)
     if experiment.execution.device not in ("auto", "cpu") and experiment.execution.executor == "in-process":
         from feldman.learners.torch_learner import training_device
 
@@ -65,6 +77,8 @@ def _custom(section: CustomLearner, dataset: Dataset) -> Learner:
 def _checked(found: Any, name: str, train_shape: tuple[int, int], test_shape: tuple[int, int]) -> Correctness:
     """Hold a user's result against the protocol: a wrong shape caught here names the culprit."""
     expected = f"expected two bool arrays, {train_shape} for train and {test_shape} for test"
+    if isinstance(found, Correctness):
+        found = (found.train, found.test)
     if not isinstance(found, tuple) or len(found) != 2:
         raise LearnerError(f"learner '{name}' returned a {type(found).__name__}; {expected}")
     train, test = (np.asarray(part) for part in found)

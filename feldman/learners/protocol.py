@@ -19,10 +19,13 @@ class Correctness(NamedTuple):
         bool [trial, train]: all training examples, those of the subset and those left out of it.
     test
         bool [trial, test].
+    num_unconverged
+        In how many trials an iterative learner stopped before it had converged, if it can tell.
     """
 
     train: Bool[np.ndarray, "trial train"]
     test: Bool[np.ndarray, "trial test"]
+    num_unconverged: int = 0
 
 
 @runtime_checkable

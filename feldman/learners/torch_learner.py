@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from feldman.data.dataset import Dataset
 from feldman.errors import LearnerError
-from feldman.experiment import CnnLearner, ExecutionSection, TrainingSection
-from feldman.learners.images import check_image_shape
+from feldman.experiment import ExecutionSection, TrainingSection
+from feldman.learner_sections import ImageLearner
+from feldman.learners.augmentation import augmenter
+from feldman.learners.images import check_image_learner
+from feldman.learners.models.layers import has_batch_norm
 from feldman.learners.protocol import Correctness, Learner
+from feldman.learners.recipe import batches_of, learning_rate_at
 from feldman.learners.stacked_mlp import StackedMlp
 from feldman.learners.torch_models import TorchSection, build_module, seeded
 
@@ -44,13 +47,13 @@ def torch_learner(
     LearnerError
         If the model cannot take the inputs, or the device is not there.
     """
-    if isinstance(section, CnnLearner):
-        check_image_shape(dataset.example_shape, len(section.channels))
+    if isinstance(section, ImageLearner):
+        check_image_learner(section, training, dataset.example_shape, dataset.num_classes)
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
     torch.set_num_threads(execution.cpus_per_block)
     torch.backends.cudnn.deterministic = True
     data = _DeviceData.of(dataset, training_device(execution))
-    stacked = not isinstance(section, CnnLearner) and section.vectorize is not False
+    stacked = not isinstance(section, ImageLearner) and section.vectorize is not False
     train = _train_stacked if stacked else _train_looped
 
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
@@ -129,18 +132,10 @@ def _shuffles(seed: int, subset: Tensor, epochs: int) -> Iterator[Tensor]:
         yield subset[torch.randperm(len(subset), generator=generator).to(subset.device)]
 
 
-def _learning_rate(training: TrainingSection, step: int, num_steps: int) -> float:
-    if training.schedule == "linear":
-        return training.learning_rate * (1 - step / num_steps)
-    if training.schedule == "cosine":
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-    return training.learning_rate
-
-
 def _descend(
-    module: nn.Module, training: TrainingSection, num_examples: int, loss: Callable[[int, int], Tensor]
+    module: nn.Module, training: TrainingSection, batches: list[slice], loss: Callable[[int, slice], Tensor]
 ) -> None:
-    """Run stochastic gradient descent; ``loss(epoch, start)`` is that of the batch which begins at ``start``."""
+    """Run stochastic gradient descent; ``loss(epoch, batch)`` is that of the examples of a batch, in the epoch's order."""
     optimizer = torch.optim.SGD(
         module.parameters(),
         lr=training.learning_rate,
@@ -149,14 +144,12 @@ def _descend(
         nesterov=training.nesterov,
         fused=True,
     )
-    starts = range(0, num_examples, training.batch_size)
-    num_steps = training.epochs * len(starts)
+    num_steps = training.epochs * len(batches)
     for epoch in range(training.epochs):
-        for batch, start in enumerate(starts):
-            rate = _learning_rate(training, epoch * len(starts) + batch, num_steps)
-            optimizer.param_groups[0]["lr"] = rate
+        for index, batch in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = learning_rate_at(training, epoch * len(batches) + index, num_steps)
             optimizer.zero_grad()
-            loss(epoch, start).backward()
+            loss(epoch, batch).backward()
             optimizer.step()
 
 
@@ -174,16 +167,17 @@ def _train_one(
     with seeded(seed):
         module = build_module(section, data.example_shape, data.num_classes).to(data.device)
         shuffles = _shuffles(seed, subset, training.epochs)
+        augment = augmenter(training, seed)
         order = subset
 
-        def loss(epoch: int, start: int) -> Tensor:  # noqa: ARG001
+        def loss(epoch: int, batch: slice) -> Tensor:  # noqa: ARG001
             nonlocal order
-            if start == 0:
+            if batch.start == 0:
                 order = next(shuffles)
-            batch = order[start : start + training.batch_size]
-            return cross_entropy(module(data.scaled(data.x_train[batch])), data.y_train[batch])
+            rows = order[batch]
+            return cross_entropy(module(augment(data.scaled(data.x_train[rows]))), data.y_train[rows])
 
-        _descend(module, training, len(subset), loss)
+        _descend(module, training, batches_of(len(subset), training.batch_size, has_batch_norm(module)), loss)
 
     def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
         parts = [
@@ -207,17 +201,17 @@ def _train_stacked(
             modules.append(build_module(section, data.example_shape, data.num_classes))
     x_train, x_test = data.x_train.flatten(1), data.x_test.flatten(1)
     shuffles = [_shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
-    starts = range(0, len(subsets[0]), training.batch_size)
-    num_steps, step_number = training.epochs * len(starts), 0
+    batches = batches_of(len(subsets[0]), training.batch_size)
+    num_steps, step_number = training.epochs * len(batches), 0
     with torch.inference_mode():
         stack = StackedMlp(modules, data.device, training)
         for orders in zip(*shuffles, strict=True):
             order = torch.stack(orders)
-            for start in starts:
-                batch = order[:, start : start + training.batch_size]
+            for part in batches:
+                batch = order[:, part]
                 x = data.scaled(x_train.index_select(0, batch.flatten())).unflatten(0, batch.shape)
                 y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
-                stack.step(x, y, _learning_rate(training, step_number, num_steps))
+                stack.step(x, y, learning_rate_at(training, step_number, num_steps))
                 step_number += 1
 
     def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from feldman.experiment import CnnLearner, LinearLearner, MlpLearner
+from feldman.learner_sections import CnnLearner, ImageLearner, LinearLearner, MlpLearner
+from feldman.learners.models.build import image_model
+from feldman.learners.models.layers import ChannelsFirst
 
 __all__ = ["build_module", "seeded"]
 
-TorchSection = LinearLearner | MlpLearner | CnnLearner
+TorchSection = LinearLearner | MlpLearner | ImageLearner
 
 
 @contextmanager
@@ -29,9 +31,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_module(section: TorchSection, example_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Build an untrained model for inputs [example, *example_shape], with PyTorch's default initialisation."""
+    """Build an untrained model for inputs [example, *example_shape]; linear, MLP and CNN with PyTorch's own initialisation."""
     if isinstance(section, CnnLearner):
         return _cnn(section.channels, example_shape, num_classes)
+    if not isinstance(section, LinearLearner | MlpLearner):
+        return image_model(section, example_shape, num_classes)
     hidden = section.hidden if isinstance(section, MlpLearner) else []
     widths = [math.prod(example_shape), *hidden, num_classes]
     layers: list[nn.Module] = [nn.Flatten()]
@@ -40,16 +44,9 @@ def build_module(section: TorchSection, example_shape: tuple[int, ...], num_clas
     return nn.Sequential(*layers[:-1])
 
 
-class _ChannelsFirst(nn.Module):
-    """[example, height, width(, channel)] to [example, channel, height, width] in channels_last memory: a view."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
-
-
 def _cnn(channels: list[int], example_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     height, width, *rest = example_shape
-    layers: list[nn.Module] = [_ChannelsFirst()]
+    layers: list[nn.Module] = [ChannelsFirst()]
     channels_in = rest[0] if rest else 1
     for channels_out in channels:
         # Pooling first: ReLU and maximum commute, and ReLU then has a quarter of the values to look at.

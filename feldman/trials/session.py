@@ -159,7 +159,7 @@ def train_pending(
             },
         )
         session.tell_training()
-        return run_blocks(
+        report = run_blocks(
             pending,
             executor,
             session.commit,
@@ -167,6 +167,8 @@ def train_pending(
             should_stop=should_stop,
             on_failure=session.failed,
         )
+    session.tell_unconverged()
+    return report
 
 
 class _TrainingSession:
@@ -176,12 +178,13 @@ class _TrainingSession:
         self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
         self._total = len(store.experiment.trained_trials)
         self._done = self._total - store.num_trials_in(pending_blocks(store))
-        self._accuracy_sum, self._num_trained = 0.0, 0
+        self._accuracy_sum, self._num_trained, self._num_unconverged = 0.0, 0, 0
 
     def commit(self, block: int, result: BlockResult) -> None:
         self._store.commit_block(result)
         self._done += len(result.test_accuracy)
         self._num_trained += len(result.test_accuracy)
+        self._num_unconverged += result.num_unconverged
         self._accuracy_sum += float(result.test_accuracy.sum())
         self._events.write(
             "block_committed",
@@ -196,6 +199,15 @@ class _TrainingSession:
     def failed(self, block: int, attempt: int, error: str) -> None:
         self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
         self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
+
+    def tell_unconverged(self) -> None:
+        """Say once, with their number, what a library would have printed for every trial."""
+        if self._num_unconverged:
+            self._events.write("not_converged", {"trials": self._num_unconverged, "trained": self._num_trained})
+            self.tell_training(
+                f"{self._num_unconverged:,} of {self._num_trained:,} trials stopped before they had converged; "
+                "their bits count as they are. More iterations (max_iter under [learner.parameters]) may help"
+            )
 
     def tell_training(self, note: str = "") -> None:
         mean = self._accuracy_sum / self._num_trained if self._num_trained else None

@@ -21,7 +21,7 @@ __all__ = ["BlockResult", "pack_bits", "prepare_block_task", "unpack_bits"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockResult:
-    """What a worker sends back: bits packed along the example axis, and a record a trial."""
+    """What a worker sends back: bits packed along the example axis, a record a trial, and how many did not converge."""
 
     block: int
     subset_mask: UInt8[np.ndarray, "trial packed_train"]
@@ -31,6 +31,7 @@ class BlockResult:
     train_accuracy: Float32[np.ndarray, " trial"]
     test_accuracy: Float32[np.ndarray, " trial"]
     train_seconds: Float32[np.ndarray, " trial"]
+    num_unconverged: int = 0
 
 
 def prepare_block_task(
@@ -79,6 +80,7 @@ def prepare_block_task(
             train_accuracy=subset_accuracy(masks, correct.train),
             test_accuracy=correct.test.mean(axis=1).astype(np.float32),
             train_seconds=np.full(len(trials), seconds, np.float32),
+            num_unconverged=correct.num_unconverged,
         )
 
     return train_block

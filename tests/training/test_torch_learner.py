@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from feldman.data.dataset import Dataset
 from feldman.data.digits import load_digits
 from feldman.errors import LearnerError
-from feldman.experiment import Experiment, LinearLearner
+from feldman.experiment import Experiment
+from feldman.learner_sections import LinearLearner
 from feldman.learners.load import check_learner, load_learner
 from feldman.learners.protocol import Correctness
 from feldman.learners.torch_models import build_module, seeded

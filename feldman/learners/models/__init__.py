@@ -1,0 +1,1 @@
+"""Image classifiers by name, as torch modules."""
