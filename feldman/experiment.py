@@ -38,7 +38,8 @@ AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip", "cutout")
 """In the order in which they are applied."""
 
 _LATER_FIELDS = frozenset(
-    f"training.{name}" for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size")
+    f"training.{name}"
+    for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size", "precision")
 )
 """Fields that came after the first stores: left out of an identity at their defaults, so that fingerprints of old remain."""
 
@@ -79,6 +80,9 @@ class TrainingSection(Section):
     )
     crop_padding: int = Field(default=4, ge=1, le=1024, description="'crop': zeros that are put around an image first.")
     cutout_size: int = Field(default=8, ge=1, le=1024, description="'cutout': side of the square that is set to 0.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of the matrix products; weights and their updates are float32 either way."
+    )
 
     @field_validator("augment", mode="after")
     @classmethod

@@ -82,6 +82,7 @@ recipes = _section(
     momentum=st.floats(0, 1, exclude_max=True, exclude_min=True),
     weight_decay=st.floats(0, 1e6),
     nesterov=st.booleans(),
+    precision=st.sampled_from(["float32", "bfloat16"]),
     warmup=st.floats(0, 1, exclude_max=True),
 )
 augmentations: st.SearchStrategy[dict[str, Any]] = st.one_of(

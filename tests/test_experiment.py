@@ -70,6 +70,7 @@ DECISIVE: dict[str, Any] = {
     "training.nesterov": True,
     "training.schedule": "cosine",
     "training.warmup": 0.5,
+    "training.precision": "bfloat16",
     "subsets.subset_ratio": 0.25,
     "subsets.seed": 2,
 }
@@ -171,7 +172,7 @@ def test_every_field_either_decides_the_fingerprint_or_is_left_out_on_purpose() 
 
 def test_fields_that_came_later_leave_older_fingerprints_as_they_were() -> None:
     defaults = TrainingSection().model_dump(mode="json")
-    later = {"warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size"}
+    later = {"warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size", "precision"}
     experiment = Experiment.model_validate(
         {**BASE, "training": {**BASE["training"], **{key: defaults[key] for key in later}}}
     )

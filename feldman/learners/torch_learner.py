@@ -175,7 +175,9 @@ def _train_one(
             if batch.start == 0:
                 order = next(shuffles)
             rows = order[batch]
-            return cross_entropy(module(augment(data.scaled(data.x_train[rows]))), data.y_train[rows])
+            with _products_in(training, data.device):
+                logits = module(augment(data.scaled(data.x_train[rows])))
+            return cross_entropy(logits.to(torch.float32), data.y_train[rows])
 
         _descend(module, training, batches_of(len(subset), training.batch_size, has_batch_norm(module)), loss)
 
@@ -186,9 +188,14 @@ def _train_one(
         ]
         return np.asarray((torch.cat(parts) == y).cpu())
 
-    with torch.inference_mode():
+    with torch.inference_mode(), _products_in(training, data.device):
         module.eval()
         return Correctness(correct(data.x_train, data.y_train), correct(data.x_test, data.y_test))
+
+
+def _products_in(training: TrainingSection, device: torch.device) -> torch.autocast:
+    """Return the context in which matrix products and convolutions have the recipe's precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16")
 
 
 def _train_stacked(
