@@ -47,12 +47,20 @@ _LATER_FIELDS = frozenset(
 class DatasetSection(Section):
     """``[dataset]``: what trials learn from."""
 
-    name: str = Field(description="A built-in data set (see `feldman.data.BUILT_IN`) or 'package.module:function'.")
+    name: str = Field(
+        description="A built-in data set (see `feldman.data.load.BUILT_IN`), 'huggingface:NAME' or 'package.module:function'."
+    )
     root: str | None = Field(default=None, description="Folder of the files of a built-in data set.")
-    path: str | None = Field(default=None, description="'arrays' only: an .npz file or a folder of .npy files.")
+    path: str | None = Field(
+        default=None,
+        description="'arrays': an .npz file or a folder of .npy files. 'image-folder': what `feldman prepare` made.",
+    )
     num_train: int | None = Field(default=None, ge=2, description="Take a fixed stratified part of this size.")
     num_test: int | None = Field(default=None, ge=1, description="Take a fixed stratified part of this size.")
-    parameters: Parameters = Field(default_factory=dict, description="Handed to 'package.module:function'.")
+    parameters: Parameters = Field(
+        default_factory=dict,
+        description="Handed to 'package.module:function'. 'cifar100': labels. 'huggingface:NAME': columns and splits.",
+    )
 
 
 class TrainingSection(Section):

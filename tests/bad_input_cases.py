@@ -12,19 +12,26 @@ from tests.bad_input_setups import (
     Setup,
     arrays,
     attributes,
+    closed_cifar,
     content,
+    cut_cifar,
     cut_data,
+    cut_svhn,
     damaged_chunk,
     damaged_other,
     data_in_a_loop,
+    data_set,
     edited,
     foreign_array,
     foreign_group,
     link_loop,
+    malicious_cifar,
     mode,
+    no_held_out_photographs,
     other_bits,
     other_data,
     other_run,
+    photographs,
     read_only_folder,
     recorded_range,
     toml,
@@ -193,6 +200,71 @@ DATA = [
         "no image files", "run fashion-mnist -o new --set dataset.root=.", "no fashion-mnist files under dataset.root"
     ),
     case("truncated images", "run mnist.toml -o new", "is not an idx file", truncated_images),
+    case(
+        "no cifar files", NEW, "no cifar10 files under dataset.root = ", toml(data_set('name = "cifar10"\nroot = "."'))
+    ),
+    case("root too long", NEW, "cannot look for '/", toml(data_set(f'name = "svhn"\nroot = "{"x" * 300}"'))),
+    case("root that is closed", NEW, "Permission denied", closed_cifar, unprivileged=True),
+    case(
+        "malicious cifar files",
+        NEW,
+        "it asks for os.system, which no CIFAR file holds and which was not",
+        malicious_cifar,
+    ),
+    case("truncated cifar archive", NEW, "is damaged or cut short", cut_cifar),
+    case(
+        "labels that cifar100 lacks",
+        NEW,
+        "cifar100 has no labels 'super'; choose one of fine, coarse",
+        toml(data_set('name = "cifar100"\nparameters = {labels = "super"}')),
+    ),
+    case(
+        "parameters of cifar10",
+        NEW,
+        "dataset.parameters says nothing to the data set 'cifar10'",
+        toml(data_set('name = "cifar10"\nparameters = {labels = "coarse"}')),
+    ),
+    case("no svhn files", NEW, "no svhn files under dataset.root = ", toml(data_set('name = "svhn"\nroot = "."'))),
+    case("truncated svhn file", NEW, "train_32x32.mat is no MATLAB file of version 5, damaged or cut short", cut_svhn),
+    case(
+        "images that are not prepared", NEW, "is a folder of images; make arrays of it once, with `feldman", photographs
+    ),
+    case(
+        "no images at all", NEW, "does not exist; `feldman prepare", toml(data_set('name = "image-folder"\npath = "x"'))
+    ),
+    case(
+        "unknown key of the hub",
+        NEW,
+        "dataset.parameters.img says nothing to huggingface:mnist",
+        toml(data_set('name = "huggingface:mnist"\nparameters = {img = "image"}')),
+    ),
+    case("prepare nothing", "prepare nowhere -o new", "'nowhere' is no folder; expected one with train/CLASS/*.jpg"),
+    case("prepare no images", "prepare . -o new", "'.' has no train/ with a folder a class in it; it holds"),
+    case("prepare nothing to hold out", "prepare images -o new", "has neither test/ nor val/", no_held_out_photographs),
+    case("prepare into a run", "prepare images -o done", "'done' is not empty (it holds", photographs),
+    case("prepare into a file", "prepare images -o data.npz", "is there already and is no folder", photographs),
+    case(
+        "prepare under a file",
+        "prepare images -o data.npz/new",
+        "is not a folder, so 'data.npz/new' cannot",
+        photographs,
+    ),
+    case(
+        "prepare in a read-only folder",
+        "prepare done -o locked/new",
+        "no permission to write in ",
+        read_only_folder,
+        unprivileged=True,
+    ),
+    case("prepare in no size", "prepare images -o new --size 0", "--size must be 1 .. 4096; found 0", photographs),
+    case(
+        "prepare a crop of nothing",
+        "prepare images -o new --resize-short 63",
+        "must be 64 .. 4096; found 63",
+        photographs,
+    ),
+    case("prepare by nobody", "prepare images -o new --workers 0", "Invalid value for '--workers'", photographs),
+    case("prepare without names", "prepare images -o new --class-names x", "cannot read x: No such file", photographs),
 ]
 
 RUNS = [

@@ -15,6 +15,8 @@ import zarr
 from feldman.job import run
 from feldman.trials.store import TrialStore
 from tests.conftest import small_arrays, small_experiment
+from tests.data.originals import python_files, write_folder, write_svhn, write_version
+from tests.data.photographs import write_photographs
 
 Setup = Callable[[Path], None]
 
@@ -146,6 +148,47 @@ def damaged_other(folder: Path) -> None:
 def truncated_images(folder: Path) -> None:
     _write(folder / "mnist.toml", b'[dataset]\nname = "mnist"\nroot = "."\n')
     _write(folder / "train-images-idx3-ubyte", b"\0\0\x08\x03")
+
+
+def data_set(text: str) -> str:
+    """An experiment on a data set by name, whose files lie beside it."""
+    return f"[dataset]\n{text}\n"
+
+
+def malicious_cifar(folder: Path) -> None:
+    """CIFAR-10 with a batch that makes a file when it is unpickled."""
+    toml(data_set('name = "cifar10"\nroot = "."'))(folder)
+    command = b"touch marker"
+    pickled = b"cos\nsystem\n(U" + bytes([len(command)]) + command + b"tR."
+    write_folder(folder / "cifar-10-batches-py", python_files("cifar10") | {"data_batch_3": pickled})
+
+
+def cut_cifar(folder: Path) -> None:
+    toml(data_set('name = "cifar100"\nroot = "."'))(folder)
+    archive = write_version(folder, "cifar100", "binary archive")
+    _write(archive, archive.read_bytes()[:-1000])
+
+
+def closed_cifar(folder: Path) -> None:
+    toml(data_set('name = "cifar10"\nroot = "closed"'))(folder)
+    (folder / "closed").mkdir(mode=0)
+
+
+def cut_svhn(folder: Path) -> None:
+    toml(data_set('name = "svhn"\nroot = "."'))(folder)
+    file = write_svhn(folder) / "train_32x32.mat"
+    _write(file, file.read_bytes()[:1000])
+
+
+def photographs(folder: Path) -> None:
+    """A folder of images, and an experiment on it."""
+    toml(data_set('name = "image-folder"\npath = "images"'))(folder)
+    write_photographs(folder / "images", num_train=2, num_test=1)
+
+
+def no_held_out_photographs(folder: Path) -> None:
+    photographs(folder)
+    shutil.rmtree(folder / "images" / "val")
 
 
 def mode(path: str, bits: int) -> Setup:

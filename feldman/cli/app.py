@@ -332,6 +332,46 @@ def compare(
 
 
 @app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder with train/CLASS/*.jpg and test/CLASS/*.jpg (or val/).")
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to make, new or empty.")],
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Images become PIXELS x PIXELS.")] = 64,
+    resize_short: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="The short side first becomes so long; the centre is kept. Default: --size."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many processes. Default: as many as there are cores.")
+    ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out images that cannot be decoded, and list them.")
+    ] = False,
+    class_names: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A line a class: its folder, then its name, as LOC_synset_mapping.txt."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Decode a folder of images once, into arrays for the data set 'image-folder'; goes on where it was stopped."""
+    from feldman.cli.prepare_command import prepare_source
+    from feldman.data.preparing import PrepareOptions
+    from feldman.trials.executor import usable_cores
+
+    options = PrepareOptions(
+        size=size,
+        resize_short=resize_short,
+        num_workers=workers or usable_cores(),
+        skip_damaged=skip_damaged,
+        class_names=None if class_names is None else Path(class_names),
+    )
+    prepare_source(source, output, options, json)
+
+
+@app.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this preset's TOML file.")] = None,
 ) -> None:

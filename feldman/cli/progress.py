@@ -31,6 +31,7 @@ _UNITS = {
     "reading matrices": "classes",
     "writing matrices": "classes",
     "comparing matrices": "classes",
+    "preparing": "images",
 }
 
 

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from feldman.errors import DatasetError
 
-__all__ = ["Dataset", "stratified_part"]
+__all__ = ["Dataset", "Scaling", "stratified_part"]
+
+Scaling = float | tuple[float, ...]
+"""One constant for all values of an input, or one a channel (a position of the last axis)."""
 
 _ROWS_AT_ONCE = 4096
 
@@ -34,12 +37,13 @@ class Dataset:
     class_names
         One name a class.
     shift, scale
-        Declared constants of the data set, never statistics of held-out examples.
+        Declared constants of the data set, never statistics of held-out examples: each one number, or one a channel.
 
     Raises
     ------
     DatasetError
-        If shapes do not fit, a label is out of range, a class has no training example, or a value is not finite.
+        If shapes do not fit, a label is out of range, a class has no training example, a value is not finite, or constants
+        are neither one nor one a channel.
     """
 
     name: str
@@ -48,12 +52,13 @@ class Dataset:
     x_test: Shaped[np.ndarray, "test ..."]
     y_test: Integer[np.ndarray, " test"]
     class_names: tuple[str, ...]
-    shift: float = 0.0
-    scale: float = 1.0
+    shift: Scaling = 0.0
+    scale: Scaling = 1.0
 
     def __post_init__(self) -> None:
         _check_inputs(self)
         _check_labels(self)
+        _check_scaling(self)
         for name in ("x_train", "y_train", "x_test", "y_test"):
             # Workers on Ray share these arrays read-only; what would fail there must fail everywhere.
             view = getattr(self, name).view()
@@ -134,6 +139,19 @@ def _check_labels(dataset: Dataset) -> None:
         raise DatasetError(
             f"every class needs a training example; class {empty} ('{dataset.class_names[empty]}') has none"
         )
+
+
+def _check_scaling(dataset: Dataset) -> None:
+    num_channels = dataset.example_shape[-1]
+    for name in ("shift", "scale"):
+        constants = getattr(dataset, name)
+        if np.ndim(constants) and (not isinstance(constants, tuple) or np.shape(constants) != (num_channels,)):
+            raise DatasetError(
+                f"{name} must be one number, or a tuple of one a channel: {num_channels} for examples of shape "
+                f"{dataset.example_shape}; found {constants}"
+            )
+        if not np.isfinite(constants).all():
+            raise DatasetError(f"{name} must be finite; found {constants}")
 
 
 def stratified_part(labels: Integer[np.ndarray, " example"], num_examples: int) -> NDArray[np.intp]:

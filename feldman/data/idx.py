@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
+from feldman.data.places import cache_folder, is_there
 from feldman.errors import DatasetError
 
 __all__ = ["IDX_DATASETS", "IdxSource", "load_idx_dataset", "read_idx"]
@@ -124,7 +125,7 @@ def _find(source: IdxSource, root: str | None) -> Path:
     if root is not None:
         folders = _layouts(Path(root), source)
     else:
-        own, system = _layouts(_cache_folder(), source), Path(source.system_folder)
+        own, system = _layouts(cache_folder(), source), Path(source.system_folder)
         folders = [*own, system] if os.environ.get("FELDMAN_DATA") else [system, *own]
     for folder in folders:
         found = [file for file in FILES.values() if _candidates(folder, file)]
@@ -142,12 +143,8 @@ def _layouts(root: Path, source: IdxSource) -> list[Path]:
     return [root / source.name, root / source.torchvision_class / "raw", root]
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("FELDMAN_DATA") or Path.home() / ".cache" / "feldman")
-
-
 def _candidates(folder: Path, file: str) -> list[Path]:
-    return [path for path in (folder / file, folder / f"{file}.gz") if path.exists()]
+    return [path for path in (folder / file, folder / f"{file}.gz") if is_there(path)]
 
 
 def _existing(folder: Path, file: str) -> Path:
@@ -160,7 +157,7 @@ def _existing(folder: Path, file: str) -> Path:
 def _download(source: IdxSource, looked_in: list[Path]) -> Path:
     import torchvision
 
-    target = _cache_folder()
+    target = cache_folder()
     try:
         getattr(torchvision.datasets, source.torchvision_class)(root=str(target), download=True)
     except (OSError, RuntimeError) as error:

@@ -8,22 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feldman.data.arrays import load_arrays
+from feldman.data.cifar import CIFAR_DATASETS, load_cifar
 from feldman.data.dataset import Dataset, stratified_part
 from feldman.data.digits import load_digits
+from feldman.data.huggingface import PREFIX, load_huggingface
 from feldman.data.idx import IDX_DATASETS, load_idx_dataset
+from feldman.data.image_folder import load_image_folder
+from feldman.data.svhn import load_svhn
 from feldman.errors import DatasetError, listed, suggestion
 from feldman.experiment import DatasetSection
 from feldman.importing import import_callable
 
 __all__ = ["BUILT_IN", "load_dataset"]
 
-BUILT_IN = ("digits", *IDX_DATASETS, "arrays")
+BUILT_IN = ("digits", *IDX_DATASETS, *CIFAR_DATASETS, "svhn", "image-folder", "arrays")
 
 
 def load_dataset(section: DatasetSection) -> Dataset:
     """Load what ``[dataset]`` describes, cut to ``num_train`` and ``num_test``.
 
-    A name of the form ``"package.module:function"`` is called with ``section.parameters`` and must return a `Dataset`.
+    A name of the form ``"package.module:function"`` is called with ``section.parameters`` and must return a `Dataset`;
+    ``"huggingface:NAME"`` is one of the hub's.
 
     Raises
     ------
@@ -46,12 +51,35 @@ def load_dataset(section: DatasetSection) -> Dataset:
 
 
 def _load_whole(section: DatasetSection) -> Dataset:
-    if section.name == "digits":
+    name = section.name
+    if name == "digits":
         return load_digits()
-    if section.name in IDX_DATASETS:
-        return load_idx_dataset(IDX_DATASETS[section.name], section.root)
-    if section.name == "arrays":
+    if name in IDX_DATASETS:
+        return load_idx_dataset(IDX_DATASETS[name], section.root)
+    if name in CIFAR_DATASETS:
+        return load_cifar(CIFAR_DATASETS[name], section.root, _labels(section))
+    if name == "svhn":
+        return load_svhn(section.root)
+    if name == "image-folder":
+        return load_image_folder(section.path)
+    if name == "arrays":
         return load_arrays(section.path)
+    if name.startswith(PREFIX):
+        return load_huggingface(name.removeprefix(PREFIX), section.parameters)
+    return _load_own(section)
+
+
+def _labels(section: DatasetSection) -> str:
+    unknown = [key for key in section.parameters if key != "labels"]
+    labels = section.parameters.get("labels", "fine")
+    if unknown or not isinstance(labels, str):
+        raise DatasetError(
+            f"dataset.parameters of {section.name} may only be labels = 'fine' or 'coarse'; found {section.parameters}"
+        )
+    return labels
+
+
+def _load_own(section: DatasetSection) -> Dataset:
     function = import_callable(section.name, "dataset.name", DatasetError)
     try:
         made = function(**section.parameters)
@@ -73,12 +101,12 @@ def _check_keys(section: DatasetSection) -> None:
     if section.name not in BUILT_IN and ":" not in section.name:
         raise DatasetError(
             f"there is no data set '{section.name}'{suggestion(section.name, BUILT_IN)}; "
-            f"choose one of {listed(BUILT_IN)}, or your own as 'package.module:function'"
+            f"choose one of {listed(BUILT_IN)}, '{PREFIX}NAME', or your own as 'package.module:function'"
         )
     used = {
-        "root": section.name in IDX_DATASETS,
-        "path": section.name == "arrays",
-        "parameters": ":" in section.name,
+        "root": section.name in (*IDX_DATASETS, *CIFAR_DATASETS, "svhn"),
+        "path": section.name in ("arrays", "image-folder"),
+        "parameters": section.name == "cifar100" or ":" in section.name,
     }
     for key, matters in used.items():
         if getattr(section, key) and not matters:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from feldman.data.dataset import Dataset
+from feldman.data.dataset import Dataset, Scaling
 from feldman.errors import LearnerError
 from feldman.experiment import ExecutionSection, TrainingSection
 from feldman.learner_sections import ImageLearner
@@ -71,8 +71,8 @@ class _DeviceData:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
-    shift: float
-    scale: float
+    shift: float | Tensor
+    scale: float | Tensor
     example_shape: tuple[int, ...]
     num_classes: int
     device: torch.device
@@ -84,8 +84,8 @@ class _DeviceData:
             y_train=_shared_tensor(dataset.y_train).to(device),
             x_test=_shared_tensor(dataset.x_test).to(device),
             y_test=_shared_tensor(dataset.y_test).to(device),
-            shift=dataset.shift,
-            scale=dataset.scale,
+            shift=_constants(dataset.shift, device),
+            scale=_constants(dataset.scale, device),
             example_shape=dataset.example_shape,
             num_classes=dataset.num_classes,
             device=device,
@@ -93,7 +93,14 @@ class _DeviceData:
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return ``(x - shift) * scale`` in float32. ``x`` is a gather or a slice; the result is always a new tensor."""
-        return x.to(torch.float32, copy=True).sub_(self.shift).mul_(self.scale)
+        scaled = x.to(torch.float32, copy=True)
+        # Channels are last, also where an input was flattened: constants of one a channel broadcast over this view.
+        scaled.unflatten(-1, (-1, self.example_shape[-1])).sub_(self.shift).mul_(self.scale)
+        return scaled
+
+
+def _constants(scaling: Scaling, device: torch.device) -> float | Tensor:
+    return torch.tensor(scaling, dtype=torch.float32, device=device) if isinstance(scaling, tuple) else scaling
 
 
 def _shared_tensor(array: NDArray[np.generic]) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from feldman.data.dataset import Dataset
+from feldman.data.mapped import for_workers
 from feldman.errors import InputError
 from feldman.experiment import Experiment
 from feldman.trials.events import EventLog
@@ -31,12 +32,12 @@ class Progress:
     Attributes
     ----------
     stage
-        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"merging"``, ``"reading trials"`` or
-        ``"estimating influence"``; of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``,
+        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"merging"``, ``"reading trials"``,
+        ``"estimating influence"`` or ``"preparing"``; of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``,
         ``"writing matrices"`` or ``"comparing matrices"``.
     done, total
-        In trials; while reading, chunks of examples; while estimating, training examples; or classes. 0 of 0 where a stage has
-        no length.
+        In trials; while reading, chunks of examples; while estimating, training examples; or classes, or images. 0 of 0 where
+        a stage has no length.
     mean_test_accuracy
         Over the trials committed in this session.
     note
@@ -241,7 +242,7 @@ def _executor(experiment: Experiment, dataset: Dataset, address: str | None) -> 
         return InProcessExecutor(partial(prepare, dataset))
     return RayExecutor(
         prepare,
-        dataset,
+        for_workers(dataset, same_machine=address is None),
         address=address,
         num_workers=execution.num_workers,
         cpus_per_block=execution.cpus_per_block,

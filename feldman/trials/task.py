@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
+from feldman.data.mapped import MappedDataset
 from feldman.experiment import Experiment
 from feldman.learners.load import load_learner
 from feldman.trials.plan import subset_masks, trial_seeds
@@ -35,7 +36,7 @@ class BlockResult:
 
 
 def prepare_block_task(
-    experiment: Experiment, import_paths: tuple[str, ...], dataset: Dataset
+    experiment: Experiment, import_paths: tuple[str, ...], shared: Dataset | MappedDataset
 ) -> Callable[[int], BlockResult]:
     """Make the task of an experiment; done once a worker.
 
@@ -45,8 +46,8 @@ def prepare_block_task(
         What is estimated.
     import_paths
         Folders to add to the module search path, for a user's own learner.
-    dataset
-        What the trials learn from; its arrays may be read-only and shared with other processes.
+    shared
+        What the trials learn from; its arrays may be read-only and shared with other processes, or files still to be mapped.
 
     Returns
     -------
@@ -55,10 +56,13 @@ def prepare_block_task(
 
     Raises
     ------
+    DatasetError
+        If a file to be mapped is no longer what it was.
     LearnerError
         As `feldman.learners.load.load_learner`.
     """
     sys.path.extend(path for path in import_paths if path not in sys.path)
+    dataset = shared.open() if isinstance(shared, MappedDataset) else shared
     learner = load_learner(experiment, dataset)
     subsets = experiment.subsets
 

@@ -31,6 +31,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_name_or_memory_layout(
         lambda d: {"class_names": ("a", "b", "c")},
         lambda d: {"shift": 1.0},
         lambda d: {"scale": 2.0},
+        lambda d: {"shift": (0.0, 0.0, 0.0, 0.0, 0.5)},
     ],
 )
 def test_the_fingerprint_changes_with_all_that_a_learner_sees(change: Any) -> None:
@@ -70,6 +71,12 @@ def _with(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
             lambda d: {"class_names": ("a", "b", "c", "d")},
             "every class needs a training example; class 3 ('d') has none",
         ),
+        (
+            lambda d: {"shift": (1.0, 2.0)},
+            "shift must be one number, or a tuple of one a channel: 5 for examples of shape (5,); found (1.0, 2.0)",
+        ),
+        (lambda d: {"scale": [1.0] * 5}, "scale must be one number, or a tuple of one a channel: 5 for examples"),
+        (lambda d: {"scale": float("inf")}, "scale must be finite; found inf"),
         (lambda d: {"x_train": d.x_train[:1], "y_train": d.y_train[:1], "class_names": ("0",)}, "at least 2"),
     ],
 )

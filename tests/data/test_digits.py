@@ -48,4 +48,4 @@ def test_the_two_parts_are_the_real_images_each_once(digits: Dataset) -> None:
 def test_the_declared_constants_are_mean_and_deviation_of_the_training_pixels(digits: Dataset) -> None:
     pixels = digits.x_train.astype(np.float64)
     assert digits.shift == pytest.approx(pixels.mean(), abs=0.01)
-    assert 1 / digits.scale == pytest.approx(pixels.std(), abs=0.01)
+    assert 1 / np.asarray(digits.scale) == pytest.approx(pixels.std(), abs=0.01)

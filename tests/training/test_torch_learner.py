@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,23 @@ def test_precision_moves_no_accuracy_by_half_a_point(digits: Dataset) -> None:
         assert (whole.test != low.test).any()  # it is not the same computation
 
 
+@pytest.mark.parametrize("learner", LEARNERS, ids=str)
+def test_constants_of_each_channel_scale_as_if_the_inputs_had_been_scaled_before(
+    digits: Dataset, learner: dict[str, Any]
+) -> None:
+    images = {part: np.repeat(getattr(digits, f"x_{part}"), 3, axis=-1) for part in ("train", "test")}
+    shift, scale = (4.0, 5.5, 0.0), (0.25, 0.125, 0.1)
+    coloured = replace(digits, x_train=images["train"], x_test=images["test"], shift=shift, scale=scale)
+    x_train, x_test = (
+        (images[part].astype(np.float32) - np.array(shift, np.float32)) * np.array(scale, np.float32)
+        for part in ("train", "test")
+    )
+    expected = train(replace(digits, x_train=x_train, x_test=x_test, shift=0.0, scale=1.0), learner, range(4))
+    found = train(coloured, learner, range(4))
+    np.testing.assert_array_equal(found.train, expected.train)
+    np.testing.assert_array_equal(found.test, expected.test)
+
+
 @pytest.mark.parametrize("size", [20, 50])
 def test_a_short_block_has_the_bits_of_the_whole_block(digits: Dataset, size: int) -> None:
     learner = {"name": "mlp", "hidden": [128]}
@@ -122,7 +140,7 @@ def test_training_is_stochastic_gradient_descent_as_written_in_numpy(digits: Dat
 
 
 def scaled(dataset: Dataset, x: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return (x.reshape(len(x), -1).astype(np.float64) - dataset.shift) * dataset.scale
+    return ((x.astype(np.float64) - dataset.shift) * dataset.scale).reshape(len(x), -1)
 
 
 def softmax_regression(
