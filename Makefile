@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-imagenet: $(READY) ## all pairs of ImageNet's shape on this machine; write
 
 bench-queries: $(READY) ## questions to tables of up to ten million pairs; writes build/bench/queries.json
 	$(BIN)/python -m tests.benchmarks.bench_queries
+
+bench-training: $(READY) ## models a second beside a plain PyTorch loop; writes build/bench/training.json
+	$(BIN)/python -m tests.benchmarks.bench_training
 
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
