@@ -14,12 +14,13 @@ from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
+from feldman.estimates.selection import DEFAULT_MIN_MEMORIZATION, NO_THRESHOLD
 from feldman.experiment import MAX_TRIALS, Experiment
 from feldman.experiment_files import load_experiment
 from feldman.learners.load import check_learner
 from feldman.results.refresh import refresh_tables
 from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import read_table
+from feldman.results.tables import count_rows, read_facts, read_table
 from feldman.trials.events import EventLog
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
@@ -45,6 +46,7 @@ class RunSummary:
     status: RunStatus
     num_memorized: int
     num_pairs: int
+    selection: str
     min_influence: float
     min_memorization: float
     largest_stderr: float
@@ -209,14 +211,17 @@ def _train_and_estimate(
 
 def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
     memorization, _ = read_table(paths.memorization, paths.root)
-    pairs, facts = read_table(paths.influence, paths.root)
+    facts = read_facts(paths.influence, paths.root)
+    memorized = facts.selection.min_memorization
+    if memorized <= NO_THRESHOLD:  # pairs were chosen otherwise; an example that is memorized is still the paper's
+        memorized = DEFAULT_MIN_MEMORIZATION
     return RunSummary(
         status=open_run(paths.root).status(),
-        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], facts.selection.min_memorization)).as_py()
-        or 0,
-        num_pairs=len(pairs),
+        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], memorized)).as_py() or 0,
+        num_pairs=count_rows(paths.influence, paths.root),
+        selection=facts.selection.in_words(),
         min_influence=facts.selection.min_influence,
-        min_memorization=facts.selection.min_memorization,
+        min_memorization=memorized,
         largest_stderr=largest_stderr(memorization["num_in"].to_numpy(), memorization["num_out"].to_numpy()),
         seconds=seconds,
         train_wall_seconds=train_wall_seconds,

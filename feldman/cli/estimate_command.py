@@ -8,7 +8,7 @@ from typing import cast
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.estimates.counting import Counting
-from feldman.estimates.selection import NO_THRESHOLD, PairSelection, Targets, chosen_pairs
+from feldman.estimates.selection import Targets, chosen_pairs
 from feldman.results.all_pairs import Extras
 from feldman.results.estimation import write_estimates
 from feldman.results.matrix import MatrixPrecision
@@ -66,24 +66,6 @@ def estimate_run(path: str, options: EstimateOptions, as_json: bool) -> None:
         return
     trials = f"{made.facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
     print(f"{paths.memorization}: {store.num_train:,} examples, from {trials}")
-    print(f"{pairs_path}: {made.num_pairs:,} pairs ({_in_words(selection)})")
+    print(f"{pairs_path}: {made.num_pairs:,} pairs ({selection.in_words()})")
     for other in others.values():
         print(f"{other}: {store.num_train:,} x {store.num_test:,}")
-
-
-def _in_words(selection: PairSelection) -> str:
-    parts = [
-        f"{name} >= {value:g}"
-        for name, value in (("influence", selection.min_influence), ("memorization", selection.min_memorization))
-        if value > NO_THRESHOLD
-    ]
-    tops = [
-        f"the top {top} of each {whose}"
-        for top, whose in (
-            (selection.top_per_target, "test example" if selection.targets == "test" else "target"),
-            (selection.top_per_train, "training example"),
-        )
-        if top is not None
-    ]
-    parts += [" and ".join(tops)] if tops else []
-    return ", ".join([*parts, *(["one class"] if selection.same_class else [])]) or "all that are defined"

@@ -69,10 +69,7 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
     print(
         f"  memorized          {summary.num_memorized:,} of {status.num_train:,} (memorization >= {summary.min_memorization:g})"
     )
-    print(
-        f"  influential pairs  {summary.num_pairs:,} (influence >= {summary.min_influence:g}, "
-        f"memorization >= {summary.min_memorization:g})"
-    )
+    print(f"  influential pairs  {summary.num_pairs:,} ({summary.selection})")
     print(f"  standard error     at most {summary.largest_stderr:.3f}, for both")
     errors = 3 * summary.largest_stderr
     if 0 < summary.min_influence < errors:

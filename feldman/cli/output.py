@@ -45,9 +45,10 @@ def chosen_output(name: Format | None, as_json: bool, file: str | None) -> Outpu
         return Output(format=name or "table")
     if os.path.lexists(file):
         raise QueryError(f"'{file}' exists, and nothing is overwritten: remove it, or choose another file")
-    for known in get_args(Format):
-        if name is None and Path(file).suffix == f".{known}" and known != "table":
-            name = known
+    told = next((known for known in get_args(Format) if Path(file).suffix == f".{known}" and known != "table"), None)
+    if name is not None and told is not None and name != told:
+        raise QueryError(f"'{file}' tells {told}, and --format says {name}; say one of them")
+    name = name or told
     if name is None:
         raise QueryError(
             f"'{file}' does not tell its format by .json, .csv or .parquet; name it so, or say --format "
@@ -79,6 +80,10 @@ def output_stream(output: Output) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        os.link(building, output.file)  # unlike a renaming, it replaces nothing that has come meanwhile
+    except FileExistsError:
+        raise QueryError(f"'{output.file}' has come into being meanwhile, and nothing is overwritten") from None
+    except OSError:  # a file system without links
         building.rename(output.file)
     finally:
         building.unlink(missing_ok=True)

@@ -46,6 +46,10 @@ class Counting:
         """Find out now what cannot work."""
         if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
             raise QueryError(f"a device is 'cpu', 'cuda' or 'cuda:N'; found '{self.device}'")
+        if self.address and self.device not in ("cpu", "cuda"):
+            raise QueryError(
+                f"on a cluster every worker has a GPU of its own: say --device cuda; found '{self.device}'"
+            )
         if self.address:
             check_address(self.address)
         elif self.device != "cpu":

@@ -6,7 +6,7 @@ and from the two marginals. Tiles count (`feldman.estimates.tiles`); here their 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from feldman.estimates.kernel_tiles import prepare_selecting
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
 from feldman.estimates.tiles import TileInputs, TileResult, best_pairs, pair_influence, target_lanes
-from feldman.trials.executor import Executor, ThreadExecutor, usable_cores
+from feldman.trials.executor import BlockOutcome, Executor, ThreadExecutor, usable_cores
 from feldman.trials.loop import run_blocks
 
 __all__ = ["PairCollector", "Pairs", "estimate_influence", "run_tiles", "select_pairs"]
@@ -204,12 +204,42 @@ def run_tiles(
             take(next_tile, early.pop(next_tile))
             next_tile += 1
 
-    report = run_blocks(range(inputs.num_tiles), executor, commit, max_attempts=_TILE_ATTEMPTS)
+    paced = _Paced(executor, lambda: len(early))
+    report = run_blocks(range(inputs.num_tiles), paced, commit, max_attempts=_TILE_ATTEMPTS, retry_first=True)
     if report.set_aside:
         tile, error = next(iter(report.set_aside.items()))
         raise FeldmanError(
             f"{len(report.set_aside)} tile(s) of pairs could not be counted; first: tile {tile}: {error}"
         )
+
+
+class _Paced:
+    """An executor that takes no more tiles while many results wait for one before them: they may be large."""
+
+    def __init__(self, executor: Executor, num_early: Callable[[], int]) -> None:
+        self._executor, self._num_early, self._num_running = executor, num_early, 0
+        self.num_workers = executor.num_workers
+
+    @property
+    def num_free(self) -> int:
+        if self._num_running and self._num_early() >= 2 * self.num_workers:
+            return 0
+        return self._executor.num_free
+
+    def submit(self, block: int) -> None:
+        self._num_running += 1
+        self._executor.submit(block)
+
+    def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
+        outcomes = self._executor.wait(timeout_seconds)
+        self._num_running -= len(outcomes)
+        return outcomes
+
+    def __enter__(self) -> _Paced:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Whoever made the executor closes it."""
 
 
 def select_pairs(

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt32, UInt64
-from numba import njit
 
-from feldman.estimates.packing import popcount
+from feldman.estimates.packing import compiled, popcount
 
 __all__ = ["LANES", "SEGMENT_ROWS", "WORDS_AT_ONCE", "joint_counts", "select_counts"]
 
@@ -33,7 +32,7 @@ WORDS_AT_ONCE = 4
 with zeros to a multiple). With two training examples a load and 64 lanes, measured speed is two thirds of this."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_rows(rows: Any, first: Any, tests: Any, sums: Any) -> Any:
     """Count four rows from ``first`` on (the last one again where there are fewer); return how many of them are new."""
     last = rows.shape[0] - 1
@@ -56,7 +55,7 @@ def _count_rows(rows: Any, first: Any, tests: Any, sums: Any) -> Any:
     return min(ROWS_AT_ONCE, last + 1 - first)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def joint_counts(
     rows: UInt64[np.ndarray, "row word"],
     tests: UInt64[np.ndarray, "tile word lane"],
@@ -81,7 +80,7 @@ def joint_counts(
                     counts[first + row, tile * LANES + lane] = sums[row, lane]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def select_counts(
     rows: UInt64[np.ndarray, "row word"],
     tests: UInt64[np.ndarray, "tile word lane"],
@@ -189,7 +188,7 @@ def select_counts(
     return num_found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _keep_selected(
     sums: Any,
     totals: Any,
@@ -227,7 +226,7 @@ def _keep_selected(
     return num_found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hand_out(row_entries: Any, first: Any, found: Any, num_found: Any) -> Any:
     """Write down the tops of rows, where they are filled; return how many are found by then."""
     for slot in range(row_entries.shape[0]):
@@ -239,7 +238,7 @@ def _hand_out(row_entries: Any, first: Any, found: Any, num_found: Any) -> Any:
     return num_found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _insert(values: Any, entries: Any, value: Any, number: Any, count: Any) -> None:
     """Put a pair into a top, best first, if it is better than the last one there; of equal ones the first stays before."""
     place = values.shape[0]

@@ -17,6 +17,9 @@ _FOUND_ROWS = 1 << 20
 """Pairs that the kernel finds in one call: 12 MB a thread."""
 
 
+_TOPS_BYTES = 2**28
+
+
 def prepare_selecting(inputs: TileInputs) -> Callable[[int], TileResult]:
     """Make the task that selects a tile's pairs.
 
@@ -50,7 +53,10 @@ class _Tops:
 
     def __init__(self, inputs: TileInputs) -> None:
         self.asked = inputs.asked
-        self._best = np.full((len(inputs.asked), inputs.selection.top_per_target or 0), -np.inf)
+        top = inputs.selection.top_per_target or 0
+        # A top that these rows do not fill asks for nothing yet; a very long one is not worth the memory.
+        worth_it = top <= len(inputs.train_index) and top * inputs.asked.nbytes <= _TOPS_BYTES
+        self._best = np.full((len(inputs.asked), top if worth_it else 0), -np.inf)
         self._merged: set[int] = set()
         self._lock = Lock()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,20 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["WORD_BITS", "count_bits", "pack_rows", "popcount"]
+__all__ = ["WORD_BITS", "compiled", "count_bits", "pack_rows", "popcount"]
 
 WORD_BITS = 64
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called, for threads without Python's lock; its code is kept on disk.
+
+    Where no folder for it can be written (a read-only package, no home), it is compiled anew by every process.
+    """
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
@@ -28,7 +40,7 @@ popcount: Any = intrinsic(_popcount)
 """The processor's own count of a word's bits, inside compiled functions."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def pack_rows(rows: UInt8[np.ndarray, "trial example"], start: int, words: UInt64[np.ndarray, "example word"]) -> None:
     """Set the bits of some trials: bit ``start + k`` of example j from ``rows[k, j]``, 0 or 1.
 
@@ -58,7 +70,7 @@ def pack_rows(rows: UInt8[np.ndarray, "trial example"], start: int, words: UInt6
             row = stop
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_bits(
     first: UInt64[np.ndarray, "example word"], second: UInt64[np.ndarray, "example word"]
 ) -> Int64[np.ndarray, " example"]:

@@ -71,6 +71,32 @@ class PairSelection:
         """Whether pairs are ranked, not only compared with thresholds."""
         return self.top_per_target is not None or self.top_per_train is not None
 
+    def as_options(self) -> list[str]:
+        """Return the options with which `feldman estimate` makes this selection."""
+        options = [f"--min-influence={self.min_influence:g}", f"--min-memorization={self.min_memorization:g}"]
+        if self.top_per_target is not None:
+            options.append(f"--top-per-test={self.top_per_target}")
+        if self.top_per_train is not None:
+            options.append(f"--top-per-train={self.top_per_train}")
+        options += ["--same-class"] if self.same_class else []
+        return options + (["--targets=train"] if self.targets == "train" else [])
+
+    def in_words(self) -> str:
+        """Say what is selected, for people."""
+        thresholds = [
+            f"{name} >= {value:g}"
+            for name, value in (("influence", self.min_influence), ("memorization", self.min_memorization))
+            if value > NO_THRESHOLD
+        ]
+        target = "test example" if self.targets == "test" else "target"
+        tops = [
+            f"the top {top} of each {whose}"
+            for top, whose in ((self.top_per_target, target), (self.top_per_train, "training example"))
+            if top is not None
+        ]
+        parts = [*thresholds, *([" and ".join(tops)] if tops else []), *(["one class"] if self.same_class else [])]
+        return ", ".join(parts) or "all that are defined"
+
 
 def chosen_pairs(
     *,

@@ -29,6 +29,12 @@ __all__ = [
 ]
 
 _MAX_TILE_ROWS = 16_384
+_TILE_BYTES = 2**29
+"""What the pairs of a tile may take where many are selected."""
+
+_MANY_PASS = 0.05
+"""Influence is noise of about this size at 2,000 trials: lower thresholds let a good part of all pairs pass."""
+
 _TILES_A_WORKER = 8
 """So many at least, where there are enough examples: the last worker ends soon after the first."""
 
@@ -139,6 +145,11 @@ class TileInputs:
     ) -> TileInputs:
         """Cut the rows into tiles that keep so many workers busy. ``asked`` is in the order of targets; by default nothing is."""
         rows = -(-len(train_index) // (_TILES_A_WORKER * num_workers * SEGMENT_ROWS)) * SEGMENT_ROWS
+        most = _MAX_TILE_ROWS
+        if selection.top_per_target is not None:  # a tile's tops of targets: 16 bytes an entry
+            most = min(most, _TILE_BYTES // (16 * len(targets.target)))
+        elif selection.top_per_train is None and selection.min_influence < _MANY_PASS:
+            most = min(most, _TILE_BYTES // (64 * len(targets.target)))
         return cls(
             num_trials=num_trials,
             selection=selection,
@@ -151,7 +162,7 @@ class TileInputs:
             asked=np.full(len(targets.target), -np.inf)
             if asked is None
             else np.where(targets.target >= 0, asked[targets.target], np.inf),
-            tile_rows=min(max(rows, SEGMENT_ROWS), _MAX_TILE_ROWS),
+            tile_rows=max(min(rows, most // SEGMENT_ROWS * SEGMENT_ROWS), SEGMENT_ROWS),
         )
 
     @property

@@ -126,9 +126,15 @@ def compare_with_file(paths: RunPaths, path: Path, tell: ProgressCallback = lamb
     QueryError
         If the run's table of pairs is cut in a way that the file is not.
     """
-    memorization, _ = read_table(paths.memorization, paths.root)
+    memorization, other_facts = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
     store = TrialStore.open(paths.store) if paths.store.exists() else None
+    digests = {facts.digest, other_facts.digest, *([store.digest()] if store else [])}
+    if len(digests) > 1:
+        raise QueryError(
+            f"the tables of '{paths.root}' are of other trials than those that are committed; make them anew: "
+            f"{command('estimate', paths.root)}"
+        )
     train_labels, test_labels = known_labels(store, memorization, pairs)
     if facts.selection.has_tops:
         raise QueryError(

@@ -21,7 +21,7 @@ from feldman.results.table_sink import Counter, TableSink
 from feldman.results.tables import TableFacts
 from feldman.trials.integrity import Damage, refuse_damage
 from feldman.trials.rundir import RunPaths, table_lock
-from feldman.trials.session import ProgressCallback
+from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.storage import storage_errors
 from feldman.trials.store import TrialStore
 
@@ -59,7 +59,8 @@ def write_estimates(
 
     One process at a time does so, and looks at the store when its turn comes: tables only ever get newer. They are equal to the
     last byte however the run was interrupted and wherever pairs were counted: nothing in them tells when or how they were made.
-    On this machine the memory it takes does not grow with the training set, but for some 30 bytes an example.
+    On this machine the memory it takes depends on the targets and on the pairs that are kept; of the training set it holds a
+    panel, and some 30 bytes an example.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ def write_estimates(
         raise QueryError(
             "the matrix and kept counts are of test examples; leave them out for pairs of training examples"
         )
-    with table_lock(paths), storage_errors(paths.root):
+    waiting = Progress(stage="waiting", note=f"another estimate of {paths.root} is being made; waiting for it")
+    with table_lock(paths, lambda: tell(waiting)), storage_errors(paths.root):
         store = TrialStore.open(paths.store)
         kept = open_counts(paths.counts, store) if extras.keep_counts else None
         reading = Counter("reading trials", tell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from duckdb import ColumnExpression, ConstantExpression, DuckDBPyRelation
@@ -19,7 +19,6 @@ __all__ = [
     "sorted_pairs",
     "target_name",
     "top_pairs",
-    "with_one_class",
 ]
 
 
@@ -69,6 +68,10 @@ class PairQuery:
     where: str | None = None
 
 
+_MOST_ROWS = 2**63 - 1
+"""What DuckDB counts to."""
+
+
 def most_memorized(view: TableView, query: MemorizedQuery) -> DuckDBPyRelation:
     """Return training examples, most memorized first, then by index; undefined values are left out.
 
@@ -107,8 +110,7 @@ def top_pairs(view: TableView, facts: TableFacts, query: PairQuery) -> DuckDBPyR
     ):
         if asked is not None and asked < kept:
             raise QueryError(
-                f"the table holds pairs with {name} >= {kept:g}; for {asked:g} make it anew: "
-                f"feldman {'estimate RUN' if facts.source == 'trials' else 'import FILE -o RUN'} --min-{name} {asked:g}"
+                f"the table holds pairs with {name} >= {kept:g}, not {asked:g}; {_remedy(facts, name, asked)}"
             )
         if asked is not None:
             rows = rows.filter(ColumnExpression(name) >= ConstantExpression(asked))
@@ -122,14 +124,23 @@ def top_pairs(view: TableView, facts: TableFacts, query: PairQuery) -> DuckDBPyR
     return _first(rows, f"influence DESC NULLS LAST, train_index, {target}_index", query.top)
 
 
+def _remedy(facts: TableFacts, name: str, asked: float) -> str:
+    if facts.source != "trials":
+        return (
+            f"it was imported from {facts.source}: import that into a new run with a lower --min-{name}, if it has them"
+        )
+    is_influence = name == "influence"
+    wider = replace(
+        facts.selection,
+        min_influence=asked if is_influence else facts.selection.min_influence,
+        min_memorization=facts.selection.min_memorization if is_influence else asked,
+    )
+    return f"make it anew: feldman estimate RUN {' '.join(wider.as_options())}"
+
+
 def target_name(targets: Targets) -> str:
     """Return how the columns of targets begin in a table of pairs."""
     return "test" if targets == "test" else "target"
-
-
-def with_one_class(table: pa.Table) -> pa.Table:
-    """Keep the pairs, in memory, whose two examples have one label."""
-    return table.filter(pa.array(table["train_label"].to_numpy() == table["test_label"].to_numpy()))
 
 
 def sorted_pairs(table: pa.Table) -> pa.Table:
@@ -139,4 +150,4 @@ def sorted_pairs(table: pa.Table) -> pa.Table:
 
 def _first(rows: DuckDBPyRelation, order: str, top: int | None) -> DuckDBPyRelation:
     ordered = rows.order(order)
-    return ordered if top is None else ordered.limit(top)
+    return ordered if top is None else ordered.limit(min(top, _MOST_ROWS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feldman.errors import FeldmanError
 from feldman.estimates.selection import PairSelection
-from feldman.results.tables import read_facts, read_table
+from feldman.results.tables import count_rows, read_facts
 from feldman.trials.events import EventLog
 from feldman.trials.rundir import RunPaths
 from feldman.trials.session import ProgressCallback
@@ -43,7 +43,10 @@ def _selection(paths: RunPaths) -> PairSelection:
 
 def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
     try:
-        facts = [read_table(path, paths.root)[1] for path in (paths.memorization, paths.influence)]
+        tables = paths.memorization, paths.influence
+        facts = [read_facts(path, paths.root) for path in tables]
+        for path in tables:
+            count_rows(path, paths.root)
     except FeldmanError:
         return False
     made_from = (num_trials, store.experiment.fingerprint, store.digest())

@@ -207,6 +207,8 @@ class Run:
         from feldman.estimates.memorization import estimate_memorization
         from feldman.estimates.reading import read_bits
 
+        if top is not None and top < 1:
+            raise QueryError(f"top is how many rows, at least 1; found {top}")
         selection = chosen_pairs(
             min_influence=min_influence,
             min_memorization=min_memorization,

@@ -24,6 +24,7 @@ __all__ = [
     "MEMORIZATION_SCHEMA",
     "TableFacts",
     "column",
+    "count_rows",
     "influence_schema",
     "influence_table",
     "memorization_table",
@@ -167,6 +168,23 @@ def column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 def _table(columns: list[NDArray[Any]], schema: pa.Schema) -> pa.Table:
     arrays = [column(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def count_rows(path: Path, run: Path) -> int:
+    """Count the rows of a table that can be read; a row group at a time, so that it may be of any size.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is not there yet.
+    CorruptStoreError
+        If any of it cannot be read.
+    """
+    opened = _opened(path, run)
+    try:
+        return sum(opened.read_row_group(group).num_rows for group in range(opened.num_row_groups))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, run, error) from None
 
 
 def _opened(path: Path, run: Path) -> pq.ParquetFile:

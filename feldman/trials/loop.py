@@ -49,6 +49,7 @@ def run_blocks(
     should_stop: Callable[[], bool] = lambda: False,
     on_failure: Callable[[int, int, str], None] = lambda block, attempt, error: None,
     grace_polls: int = 20,
+    retry_first: bool = False,
 ) -> LoopReport:
     """Run blocks until each is committed or set aside.
 
@@ -68,6 +69,8 @@ def run_blocks(
         Told each failed attempt: block, attempt (from 1), error.
     grace_polls
         After a stop, for how many polls of half a second to wait for blocks in flight.
+    retry_first
+        Hand out a failed block again before all others, for results that are needed in order; by default after them.
     """
     report = LoopReport()
     waiting = deque(blocks)
@@ -83,7 +86,7 @@ def run_blocks(
         attempts[outcome.block] = attempt = attempts.get(outcome.block, 0) + 1
         on_failure(outcome.block, attempt, outcome.error)
         if attempt < max_attempts:
-            waiting.append(outcome.block)
+            waiting.insert(0 if retry_first else len(waiting), outcome.block)
         else:
             report.set_aside[outcome.block] = outcome.error
 

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command
+from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command, listed
 from feldman.experiment import Experiment
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.layout import BIT_ARRAYS, create_arrays, store_attributes
@@ -72,6 +72,10 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
             raise RunDirectoryError(
                 f"'{run}' was imported from {source.imported_from}: its trials are not of a plan that others continue; "
                 "import all run folders together instead"
+            )
+        if source.optional_arrays:
+            raise RunDirectoryError(
+                f"'{run}' holds {listed(source.optional_arrays)}, which a merge does not carry over yet; leave it out"
             )
         places = (f"in '{first.path.parent}'", f"in '{run}'")
         fields = first.differences(source.experiment, source.attributes["dataset"]["fingerprint"], places)

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,8 +204,15 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def table_lock(paths: RunPaths) -> Iterator[None]:
+def table_lock(paths: RunPaths, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Wait for the turn to write the tables of a run; removes what a kill left of tables half written.
+
+    Parameters
+    ----------
+    paths
+        The run.
+    on_waiting
+        Called if another process has its turn.
 
     Raises
     ------
@@ -216,9 +223,15 @@ def table_lock(paths: RunPaths) -> Iterator[None]:
         # Locked on the file of events, which every run has and nothing ever replaces.
         descriptor = os.open(paths.events, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for left_behind in paths.root.glob(".*.partial"):
-            remove(left_behind)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Only what is written under this lock: exports and answers of queries are built in this folder, too.
+        for ours in (paths.memorization, paths.influence, paths.influence_on_train, paths.matrix, paths.counts):
+            for left_behind in paths.root.glob(f".{ours.name}.*.partial"):
+                remove(left_behind)
         yield
     finally:
         os.close(descriptor)

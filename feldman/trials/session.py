@@ -32,7 +32,7 @@ class Progress:
     Attributes
     ----------
     stage
-        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"merging"``, ``"reading trials"``,
+        ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"waiting"``, ``"merging"``, ``"reading trials"``,
         ``"estimating influence"`` or ``"preparing"``; of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``,
         ``"writing matrices"`` or ``"comparing matrices"``.
     done, total

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from feldman.errors import FeldmanError, QueryError
-from feldman.estimates import kernel_tiles, torch_tiles
+from feldman.estimates import kernel_tiles, packing, torch_tiles
 from feldman.estimates.bits import TrialBits
 from feldman.estimates.dense import influence_of_counts, select_from_counts
 from feldman.estimates.influence import PairCollector, Pairs, estimate_influence, run_tiles, select_pairs
@@ -23,7 +23,7 @@ from feldman.estimates.memorization import estimate_memorization
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection, chosen_pairs
 from feldman.estimates.tiles import TileInputs, TileResult, target_lanes
-from feldman.trials.executor import BlockOutcome, InProcessExecutor, Task
+from feldman.trials.executor import BlockOutcome, InProcessExecutor, Task, ThreadExecutor
 from tests.estimates import oracle
 from tests.estimates.trials import Trials, any_trials
 
@@ -267,6 +267,54 @@ class InAnyOrder:
 
     def __exit__(self, *exc_info: object) -> None:
         pass
+
+
+def test_results_that_wait_for_one_tile_do_not_pile_up() -> None:
+    rng = np.random.default_rng(0)
+    trials = Trials(*(rng.random((9, size)) < 0.5 for size in (300, 300, 3)))
+    inputs = inputs_of(
+        trials, trials.packed(), PairSelection(min_influence=-1.0, min_memorization=-1.0), 1, by_class=False
+    )
+    attempts: dict[int, int] = {}
+    most_ahead = 0
+
+    def fails_twice(tile: int) -> int:
+        attempts[tile] = attempts.get(tile, 0) + 1
+        if tile == 5 and attempts[tile] < 3:
+            raise OSError("lost")
+        return tile
+
+    taken: list[int] = []
+
+    def take(tile: int, result: int) -> None:
+        nonlocal most_ahead
+        most_ahead = max(most_ahead, max(attempts) - tile)
+        taken.append(tile)
+
+    run_tiles(inputs, ThreadExecutor(lambda: fails_twice, num_workers=3), take)
+    assert taken == list(range(inputs.num_tiles))
+    assert max(attempts.values()) == 3
+    assert most_ahead < 30
+
+
+def test_a_top_longer_than_there_are_examples_is_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    trials = Trials(*(rng.random((60, size)) < 0.5 for size in (20, 20, 10)))
+    selection = PairSelection(min_influence=-1.0, min_memorization=-1.0, top_per_target=10**12, top_per_train=10**12)
+    pairs = select_pairs(trials.packed(), np.ones(20), selection)
+    assert len(pairs.train_index) == 20 * 10
+
+
+def test_without_a_folder_to_write_to_the_kernel_is_compiled_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = packing.njit  # type: ignore[attr-defined]
+
+    def refusing(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(packing, "njit", refusing)
+    assert packing.compiled(lambda x: x + 1)(2) == 3
 
 
 def test_a_tile_that_cannot_be_counted_is_told() -> None:
