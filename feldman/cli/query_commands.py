@@ -78,7 +78,7 @@ def _facts(table: Path, paths: RunPaths) -> TableFacts:
 
 
 def _check_number(option: str, meaning: str, number: int | None, size: int | None) -> None:
-    if number is not None and not 0 <= number < (2**63 if size is None else size):
+    if number is not None and not 0 <= number < (2**127 if size is None else size):
         numbers = "0 or more" if size is None else f"0 .. {size - 1}"
         raise QueryError(f"{option} is {meaning}, {numbers}; found {number}")
 

@@ -73,13 +73,13 @@ class PairSelection:
 
     def as_options(self) -> list[str]:
         """Return the options with which `feldman estimate` makes this selection."""
-        options = [f"--min-influence={self.min_influence:g}", f"--min-memorization={self.min_memorization:g}"]
+        options = ["--min-influence", f"{self.min_influence:g}", "--min-memorization", f"{self.min_memorization:g}"]
         if self.top_per_target is not None:
-            options.append(f"--top-per-test={self.top_per_target}")
+            options += ["--top-per-test", str(self.top_per_target)]
         if self.top_per_train is not None:
-            options.append(f"--top-per-train={self.top_per_train}")
+            options += ["--top-per-train", str(self.top_per_train)]
         options += ["--same-class"] if self.same_class else []
-        return options + (["--targets=train"] if self.targets == "train" else [])
+        return options + (["--targets", "train"] if self.targets == "train" else [])
 
     def in_words(self) -> str:
         """Say what is selected, for people."""

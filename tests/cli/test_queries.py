@@ -85,8 +85,11 @@ def test_pairs_below_the_thresholds_of_the_table_are_refused_with_what_to_do(
 ) -> None:
     answer = feldman("pairs", str(finished), f"--min-{option}", asked_for)
     assert (answer.code, answer.out) == (2, "")
-    assert f"the table holds pairs with {option} >= {kept}; for {asked_for} make it anew" in answer.err
-    assert f"feldman estimate RUN --min-{option} {asked_for}" in answer.err
+    assert (
+        f"the table holds pairs with {option} >= {kept}, not {asked_for}; make it anew: feldman estimate RUN "
+        in answer.err
+    )
+    assert f" --min-{option} {asked_for}" in answer.err
 
 
 def test_what_the_refusal_advises_makes_the_pairs_available(feldman: Commands, done: Path) -> None:

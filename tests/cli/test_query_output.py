@@ -39,9 +39,11 @@ def test_a_file_holds_what_json_prints_and_nothing_else_is_left_there(
     assert rows_in(tmp_path / f"rows.{suffix}") == expected
 
 
-def test_the_format_goes_before_the_suffix(feldman: Commands, finished: Path, tmp_path: Path) -> None:
-    assert feldman("pairs", str(finished), "--format", "csv", "-o", "rows.json").code == 0
-    assert (tmp_path / "rows.json").read_text().splitlines()[0] == ",".join(influence_schema().names)
+def test_a_format_is_said_once(feldman: Commands, finished: Path, tmp_path: Path) -> None:
+    answer = feldman("pairs", str(finished), "--format", "csv", "-o", "rows.json")
+    assert (answer.code, answer.err) == (2, "feldman: 'rows.json' tells json, and --format says csv; say one of them\n")
+    assert feldman("pairs", str(finished), "--format", "csv", "-o", "rows").code == 0
+    assert (tmp_path / "rows").read_text().splitlines()[0] == ",".join(influence_schema().names)
     assert feldman("pairs", str(finished), "--format", "table", "-o", "rows.txt").code == 0
     assert (tmp_path / "rows.txt").read_text() == feldman("pairs", str(finished)).out
 
@@ -118,7 +120,7 @@ def test_what_an_imported_table_does_not_know_is_a_dash(feldman: Commands, impor
     assert (memorized.code, memorized.err) == (pairs.code, pairs.err) == (0, "")
     assert memorized.out.splitlines()[0].strip() == "most memorized of 1 training examples, from infl.npz"
     assert memorized.out.splitlines()[-1].split() == ["3", "-", "0.500", "-", "-", "-"]
-    assert pairs.out.splitlines()[0].strip() == "1 of 1 pairs, from infl.npz"
+    assert pairs.out.splitlines()[0].strip() == "1 of 1 pairs (all that are defined), from infl.npz"
     assert pairs.out.splitlines()[-1].split() == ["3", "7", "0.250", "-", "0.500", "-", "-"]
 
 
@@ -128,6 +130,7 @@ def test_indices_of_an_imported_table_are_bounded_by_nothing_but_zero(feldman: C
     )
     assert json.loads(feldman("pairs", str(imported), "--train", str(10**30), "--json").out) == []
     assert json.loads(feldman("memorized", str(imported), "--label", "12", "--json").out) == []
+    assert "0 or more; found 1" in feldman("pairs", str(imported), "--train", str(10**47)).err
     assert "--train is an example's index, 0 or more; found -1" in feldman("pairs", str(imported), "--train", "-1").err
 
 
@@ -146,4 +149,4 @@ def test_tables_answer_also_where_the_trials_are_gone(feldman: Commands, done: P
     shutil.rmtree(done / "trials.zarr")
     after = feldman("pairs", str(done), "--json")
     assert (after.code, after.out, after.err) == (0, before.out, "")
-    assert "pairs, from 40 trials" in feldman("pairs", str(done)).out
+    assert "), from 40 trials" in feldman("pairs", str(done)).out
