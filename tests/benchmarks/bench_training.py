@@ -35,7 +35,7 @@ work, num_trials, core = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv
 data = load_dataset(DatasetSection.model_validate(work["dataset"]))
 def tensors(x, y):
     x = (torch.from_numpy(x.copy()).float() - data.shift) * data.scale
-    return (x.flatten(1) if work["learner"]["name"] == "mlp" else x.unsqueeze(1)), torch.from_numpy(y.copy()).long()
+    return (x.flatten(1) if work["learner"]["name"] == "mlp" else x.permute(0, 3, 1, 2).contiguous()), torch.from_numpy(y.copy()).long()
 (x, y), (x_test, y_test) = tensors(data.x_train, data.y_train), tensors(data.x_test, data.y_test)
 def build():
     if work["learner"]["name"] == "mlp":
@@ -133,7 +133,7 @@ WORKS = [
         learner={"name": "cnn", "channels": [16, 32]},
         training={"epochs": 4, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.9},
         inputs=(10_000, 784),
-        plain_trials=1,
+        plain_trials=2,
         block=2,
         at_least=1.7,
     ),
