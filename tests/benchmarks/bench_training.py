@@ -35,7 +35,8 @@ work, num_trials, core = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv
 data = load_dataset(DatasetSection.model_validate(work["dataset"]))
 def tensors(x, y):
     x = (torch.from_numpy(x.copy()).float() - data.shift) * data.scale
-    return (x.flatten(1) if work["learner"]["name"] == "mlp" else x.permute(0, 3, 1, 2).contiguous()), torch.from_numpy(y.copy()).long()
+    x = x.flatten(1) if work["learner"]["name"] == "mlp" else x.permute(0, 3, 1, 2).contiguous()
+    return x, torch.from_numpy(y.copy()).long()
 (x, y), (x_test, y_test) = tensors(data.x_train, data.y_train), tensors(data.x_test, data.y_test)
 def build():
     if work["learner"]["name"] == "mlp":
