@@ -19,7 +19,7 @@ from feldman.exchange.authors_files import MATRIX_FILE, pairs_file_name
 from feldman.exchange.folders import built_folder
 from feldman.exchange.labels import UNKNOWN_CLASS
 from feldman.exchange.npz_writer import NpzWriter
-from feldman.results.tables import read_table
+from feldman.results.tables import check_same_trials, read_table
 from feldman.trials.rundir import RunPaths
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore
@@ -117,11 +117,7 @@ def _no_matrix(store: TrialStore | None) -> str | None:
 def _read_bits_of(store: TrialStore, digests: set[str | None], tell: ProgressCallback) -> TrialBits:
     """Read the trials that the tables are of: one file is not to hold estimates from two sets of trials."""
     bits = read_bits(store, lambda done, total: tell(Progress(stage="reading trials", done=done, total=total)))
-    if digests != {store.digest()}:
-        run = store.path.parent
-        raise QueryError(
-            f"the tables of '{run}' are of other trials than those that are committed; make them anew: {command('estimate', run)}"
-        )
+    check_same_trials(store.path.parent, {*digests, store.digest()})
     return bits
 
 

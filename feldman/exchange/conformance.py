@@ -24,7 +24,7 @@ from feldman.exchange.agreement import (
 from feldman.exchange.authors_export import class_slabs
 from feldman.exchange.authors_files import MatrixFile, PairsFile, SelectedPairs, join_pairs, open_authors_file
 from feldman.exchange.same_examples import KnownLabels, check_labels, check_sizes, known_labels
-from feldman.results.tables import TableFacts, read_table
+from feldman.results.tables import TableFacts, check_same_trials, read_table
 from feldman.trials.rundir import RunPaths
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore
@@ -129,12 +129,7 @@ def compare_with_file(paths: RunPaths, path: Path, tell: ProgressCallback = lamb
     memorization, other_facts = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
     store = TrialStore.open(paths.store) if paths.store.exists() else None
-    digests = {facts.digest, other_facts.digest, *([store.digest()] if store else [])}
-    if len(digests) > 1:
-        raise QueryError(
-            f"the tables of '{paths.root}' are of other trials than those that are committed; make them anew: "
-            f"{command('estimate', paths.root)}"
-        )
+    check_same_trials(paths.root, {facts.digest, other_facts.digest, *([store.digest()] if store else [])})
     train_labels, test_labels = known_labels(store, memorization, pairs)
     if facts.selection.has_tops:
         raise QueryError(

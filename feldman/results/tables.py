@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # queries read tables without paying for the kernel
 __all__ = [
     "MEMORIZATION_SCHEMA",
     "TableFacts",
+    "check_same_trials",
     "column",
     "count_rows",
     "influence_schema",
@@ -185,6 +186,21 @@ def count_rows(path: Path, run: Path) -> int:
         return sum(opened.read_row_group(group).num_rows for group in range(opened.num_row_groups))
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, run, error) from None
+
+
+def check_same_trials(run: Path, digests: set[str | None]) -> None:
+    """Refuse to put side by side what was estimated from different trials.
+
+    Raises
+    ------
+    QueryError
+        If tables, or tables and committed trials, have different digests.
+    """
+    if len(digests) > 1:
+        raise QueryError(
+            f"the tables of '{run}' are of other trials than those that are committed; make them anew: "
+            f"{command('estimate', run)}"
+        )
 
 
 def _opened(path: Path, run: Path) -> pq.ParquetFile:
