@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer
-from numpy.typing import NDArray
 
-from feldman.estimates.tiles import TileInputs, TileResult, tile_result
+from feldman.estimates.tiles import TileInputs, TileResult, rate_difference, tile_result
 
 __all__ = ["influence_of_counts", "select_from_counts"]
 
@@ -18,10 +17,7 @@ def influence_of_counts(
     num_trials: int,
 ) -> Float64[np.ndarray, "row target"]:
     """Return the influence of each row on each target; NaN for rows that were in all trials or in none."""
-    n = num_in[:, None].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        influence: NDArray[np.float64] = counts / n - (totals - counts) / (num_trials - n)
-    return influence
+    return rate_difference(counts, num_in[:, None].astype(np.float64), totals, num_trials)
 
 
 def select_from_counts(

@@ -7,6 +7,7 @@ follows: training example, target, trials that had the one and got the other rig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, Integer, UInt64
@@ -23,6 +24,7 @@ __all__ = [
     "TileResult",
     "best_pairs",
     "pair_influence",
+    "rate_difference",
     "segments_of",
     "target_lanes",
     "tile_result",
@@ -244,10 +246,17 @@ def segments_of(
 def pair_influence(
     pairs: Int32[np.ndarray, "pair 4"], totals: Float64[np.ndarray, " target"], num_trials: int
 ) -> Float64[np.ndarray, " pair"]:
-    """Return the influence of pairs, in the operations of `feldman.estimates.intervals.proportion_difference`."""
+    """Return the influence of pairs."""
     count, num_in = pairs[:, 2].astype(np.float64), pairs[:, 3].astype(np.float64)
+    return rate_difference(count, num_in, totals[pairs[:, 1]], num_trials)
+
+
+def rate_difference(
+    joint: NDArray[Any], num_in: NDArray[np.float64], totals: NDArray[np.float64], num_trials: int
+) -> NDArray[np.float64]:
+    """Return influences, in the operations of `feldman.estimates.intervals.proportion_difference`; NaN where a group is empty."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        influence: NDArray[np.float64] = count / num_in - (totals[pairs[:, 1]] - count) / (num_trials - num_in)
+        influence: NDArray[np.float64] = joint / num_in - (totals - joint) / (num_trials - num_in)
     return influence
 
 
