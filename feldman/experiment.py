@@ -26,6 +26,7 @@ __all__ = [
     "DatasetSection",
     "ExecutionSection",
     "Experiment",
+    "Precision",
     "SubsetsSection",
     "TrainingSection",
     "differing_fields",
@@ -33,6 +34,7 @@ __all__ = [
 
 MAX_TRIALS = 10_000_000
 
+Precision = Literal["float32", "bfloat16"]
 Augmentation = Literal["crop", "flip", "cutout"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip", "cutout")
 """In the order in which they are applied."""
@@ -88,8 +90,9 @@ class TrainingSection(Section):
     )
     crop_padding: int = Field(default=4, ge=1, le=1024, description="'crop': zeros that are put around an image first.")
     cutout_size: int = Field(default=8, ge=1, le=1024, description="'cutout': side of the square that is set to 0.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Of the matrix products; weights and their updates are float32 either way."
+    precision: Precision | Literal["auto"] = Field(
+        default="float32",
+        description="Of the matrix products; weights and their updates are float32 either way. 'auto': the faster, measured.",
     )
 
     @field_validator("augment", mode="after")

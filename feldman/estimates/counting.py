@@ -86,4 +86,4 @@ class Counting:
                 prepare, inputs, address=self.address, gpus_per_block=0.0 if self.device == "cpu" else 1.0
             )
         # One more than can run: it waits while results are taken in.
-        return ThreadExecutor(partial(prepare, inputs), self.num_workers + 1)
+        return ThreadExecutor(prepare, inputs, self.num_workers + 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -280,7 +279,7 @@ def select_pairs(
     parts: list[Pairs] = []
     totals = count_bits(correct, correct).astype(np.float64)
     collector = PairCollector(selection, bits.num_trials, totals, parts.append)
-    with ThreadExecutor(partial(prepare_selecting, inputs), usable_cores() + 1) as executor:
+    with ThreadExecutor(prepare_selecting, inputs, usable_cores() + 1) as executor:
         run_tiles(inputs, executor, lambda tile, result: collector.add(result))
     collector.finish()
     return Pairs(

@@ -15,27 +15,30 @@ from feldman.importing import import_callable
 from feldman.learner_sections import CustomLearner, ImageLearner, SklearnLearner
 from feldman.learners.images import check_image_learner
 from feldman.learners.protocol import Correctness, Learner
+from feldman.learners.training_path import assumed_path, on_path
 
 __all__ = ["check_learner", "load_learner"]
 
 
 def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
-    """Make the learner of an experiment; done once a worker.
+    """Make the learner of an experiment; done once a worker. What it leaves open is taken as `assumed_path` says.
 
     Raises
     ------
     LearnerError
         If it cannot be imported or does not fit the data set.
     """
-    if isinstance(experiment.learner, CustomLearner):
-        return _custom(experiment.learner, dataset)
-    if isinstance(experiment.learner, SklearnLearner):
+    decided = on_path(experiment, assumed_path(experiment))
+    learner = decided.learner
+    if isinstance(learner, CustomLearner):
+        return _custom(learner, dataset)
+    if isinstance(learner, SklearnLearner):
         from feldman.learners.sklearn_learner import sklearn_learner
 
-        return sklearn_learner(experiment.learner, experiment.execution, dataset)
+        return sklearn_learner(learner, decided.execution, dataset)
     from feldman.learners.torch_learner import torch_learner
 
-    return torch_learner(experiment.learner, experiment.training, experiment.execution, dataset)
+    return torch_learner(learner, decided.training, decided.execution, dataset)
 
 
 def check_learner(experiment: Experiment, dataset: Dataset) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
@@ -9,7 +11,7 @@ from jaxtyping import Bool, Int64
 from feldman.data.dataset import Dataset
 from feldman.experiment import ExecutionSection, TrainingSection
 from feldman.learner_sections import ImageLearner
-from feldman.learners.descent import evaluated, finished
+from feldman.learners.descent import TrainingSteps, evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
 from feldman.learners.images import check_image_learner
 from feldman.learners.looped import looped_training
@@ -17,7 +19,7 @@ from feldman.learners.protocol import Correctness, Learner
 from feldman.learners.stacked_mlp import stacked_training
 from feldman.learners.torch_models import TorchSection
 
-__all__ = ["torch_learner"]
+__all__ = ["data_on_device", "torch_learner", "trainings"]
 
 _EVALUATION_EXAMPLES = 512
 """Examples that one model is evaluated on at once. 4,096 small images take 3 times as long: their activations leave the cache."""
@@ -38,22 +40,49 @@ def torch_learner(
     """
     if isinstance(section, ImageLearner):
         check_image_learner(section, training, dataset.example_shape, dataset.num_classes)
+    data = data_on_device(execution, dataset)
+
+    def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
+        steps, num_stacked = trainings(section, training, data, masks, seeds)
+        at_once = _EVALUATION_EXAMPLES if num_stacked == 1 else max(1, _EVALUATION_ROWS // num_stacked)
+        parts = []
+        for k, one in enumerate(steps):
+            trained = [int(seed) for seed in seeds[k * num_stacked : (k + 1) * num_stacked]]
+            parts.append(evaluated(finished(one), data, trained, at_once))
+        return Correctness(
+            np.concatenate([part.train for part in parts]), np.concatenate([part.test for part in parts])
+        )
+
+    return learner
+
+
+def data_on_device(execution: ExecutionSection, dataset: Dataset) -> DeviceData:
+    """Set torch up for one block at a time in this process; return the data set where it is trained on."""
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
     torch.set_num_threads(execution.cpus_per_block)
     torch.backends.cudnn.deterministic = True
-    data = DeviceData.of(dataset, training_device(execution))
-    stacked = not isinstance(section, ImageLearner) and section.vectorize is not False
+    return DeviceData.of(dataset, training_device(execution))
 
-    def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
-        subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
-        numbers = [int(seed) for seed in seeds]
-        if stacked:
-            models = finished(stacked_training(section, training, data, subsets, numbers))
-            return evaluated(models, data, numbers, max(1, _EVALUATION_ROWS // len(numbers)))
-        rows = []
-        for subset, seed in zip(subsets, numbers, strict=True):
-            model = finished(looped_training(section, training, data, subset, seed))
-            rows.append(evaluated(model, data, [seed], _EVALUATION_EXAMPLES))
-        return Correctness(np.concatenate([row.train for row in rows]), np.concatenate([row.test for row in rows]))
 
-    return learner
+def trainings(
+    section: TorchSection,
+    training: TrainingSection,
+    data: DeviceData,
+    masks: Bool[np.ndarray, "trial train"],
+    seeds: Int64[np.ndarray, " trial"],
+) -> tuple[Iterator[TrainingSteps], int]:
+    """Begin to train some trials.
+
+    Returns
+    -------
+    steps
+        Trainings, each begun when it is asked for its first step; together they train all trials in their order.
+    num_stacked
+        How many trials each of them trains.
+    """
+    subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
+    numbers = [int(seed) for seed in seeds]
+    if getattr(section, "vectorize", False) is False:
+        one_by_one = zip(subsets, numbers, strict=True)
+        return (looped_training(section, training, data, subset, seed) for subset, seed in one_by_one), 1
+    return iter([stacked_training(section, training, data, subsets, numbers)]), len(numbers)

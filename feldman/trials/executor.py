@@ -13,10 +13,23 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BlockOutcome", "Executor", "InProcessExecutor", "Task", "ThreadExecutor", "told", "usable_cores"]
+__all__ = [
+    "BlockOutcome",
+    "Executor",
+    "InProcessExecutor",
+    "Prepare",
+    "ReusableExecutor",
+    "Task",
+    "ThreadExecutor",
+    "told",
+    "usable_cores",
+]
 
 Task = Callable[[int], Any]
 """From a block's index to its result."""
+
+Prepare = Callable[[Any], Task]
+"""Makes a task from what all workers share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +68,33 @@ class Executor(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
+@runtime_checkable
+class ReusableExecutor(Executor, Protocol):
+    """An executor whose workers can be given another task, and stay."""
+
+    def change_task(self, prepare: Prepare) -> None:
+        """Have every worker make another task from what they share. Nothing may be in flight."""
+        ...
+
+    def __enter__(self) -> ReusableExecutor: ...
+
+
 class InProcessExecutor:
     """Runs blocks one after the other in this process: for debugging, and as the oracle of the others.
 
     Parameters
     ----------
     prepare
-        Makes the task; called once, at the start.
+        Makes the task from what is shared; called once, at the start.
+    shared
+        What it is made from.
     """
 
     num_workers = 1
 
-    def __init__(self, prepare: Callable[[], Task]) -> None:
-        self._task = prepare()
+    def __init__(self, prepare: Prepare, shared: Any) -> None:
+        self._shared = shared
+        self._task = prepare(shared)
         self._waiting: deque[int] = deque()
 
     @property
@@ -89,6 +116,10 @@ class InProcessExecutor:
         except (Exception, SystemExit) as error:  # a user's code may try to leave
             return [BlockOutcome(block=block, error=told(error))]
 
+    def change_task(self, prepare: Prepare) -> None:
+        """Make another task."""
+        self._task = prepare(self._shared)
+
     def __enter__(self) -> InProcessExecutor:
         return self
 
@@ -102,14 +133,17 @@ class ThreadExecutor:
     Parameters
     ----------
     prepare
-        Makes the task, which all threads call; called once, at the start.
+        Makes the task, which all threads call, from what is shared; called once, at the start.
+    shared
+        What it is made from.
     num_workers
         How many threads.
     """
 
-    def __init__(self, prepare: Callable[[], Task], num_workers: int) -> None:
+    def __init__(self, prepare: Prepare, shared: Any, num_workers: int) -> None:
         self.num_workers = num_workers
-        self._task = prepare()
+        self._shared = shared
+        self._task = prepare(shared)
         self._threads = ThreadPoolExecutor(num_workers)
         self._running: dict[Future[Any], int] = {}
 
@@ -134,6 +168,10 @@ class ThreadExecutor:
             return BlockOutcome(block=block, result=self._task(block))
         except (Exception, SystemExit) as error:
             return BlockOutcome(block=block, error=told(error))
+
+    def change_task(self, prepare: Prepare) -> None:
+        """Make another task."""
+        self._task = prepare(self._shared)
 
     def __enter__(self) -> ThreadExecutor:
         return self

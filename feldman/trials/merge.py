@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command, listed
 from feldman.experiment import Experiment
+from feldman.learners.training_path import assumed_path
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.layout import BIT_ARRAYS, create_arrays, store_attributes
 from feldman.trials.store import TrialStore, built_group
@@ -84,11 +85,27 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
                 f"'{first.path.parent}' and '{run}' are runs of different experiments; only runs of one can be merged. "
                 "What differs:\n  " + "\n  ".join(fields)
             )
+        _check_precision(first, source)
         refuse_damage(source, find_small_damage(source))
         if not source.committed_blocks():
             raise RunDirectoryError(
                 f"'{run}' has no committed trials to merge; leave it out, or train some: `{command('resume', run)}`"
             )
+
+
+def _check_precision(first: TrialStore, source: TrialStore) -> None:
+    """Refuse runs whose measurements came out otherwise: products of another precision are another learner.
+
+    Vectorised and looped training differ in the order of float additions alone, as two sorts of hardware do.
+    """
+    paths = [store.training_path or assumed_path(store.experiment) for store in (first, source)]
+    precisions = [path.precision for path in paths if path is not None]
+    if len(set(precisions)) > 1:
+        raise StoreMismatchError(
+            f"training.precision = 'auto' came out as '{precisions[0]}' in '{first.path.parent}' and as '{precisions[1]}' in "
+            f"'{source.path.parent}', and only runs of one precision can be merged; where ranges are trained on several "
+            "machines, set training.precision to one of them"
+        )
 
 
 def merged_experiment(sources: Sequence[TrialStore]) -> Experiment:
@@ -141,6 +158,8 @@ def merge_stores(
         group = zarr.create_group(building, zarr_format=3, attributes=attributes)
         create_arrays(group, experiment, first.labels("train"), first.labels("test"))
         merged = TrialStore.open(building)
+        if first.training_path is not None:
+            merged.record_training_path(first.training_path)
         for block in range(merged.num_blocks):
             _merge_block(merged, block, readers, tally)
             on_trials(sum(reader.num_read for reader in readers), total)

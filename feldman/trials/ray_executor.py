@@ -11,11 +11,11 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from feldman.errors import FeldmanError, InputError
-from feldman.trials.executor import BlockOutcome, Task, told, usable_cores
+from feldman.trials.executor import BlockOutcome, Prepare, Task, told, usable_cores
 
 __all__ = ["RayExecutor", "check_address"]
 
@@ -69,7 +69,7 @@ class _Worker:
     def __init__(self) -> None:
         self._task: Task | None = None
 
-    def prepare(self, prepare: Callable[[Any], Task], shared: Any) -> str | None:
+    def prepare(self, prepare: Prepare, shared: Any) -> str | None:
         try:
             self._task = prepare(shared)
         except (Exception, SystemExit) as error:  # a user's code may try to leave
@@ -109,7 +109,7 @@ class RayExecutor:
 
     def __init__(
         self,
-        prepare: Callable[[Any], Task],
+        prepare: Prepare,
         shared: Any,
         *,
         address: str | None = None,
@@ -162,6 +162,18 @@ class RayExecutor:
             if reference in self._joining:
                 self._join(reference)
         return [self._collect(reference) for reference in ready if reference in self._running]
+
+    def change_task(self, prepare: Prepare) -> None:
+        """Have every worker make another task from what they share."""
+        self._prepare_arguments = (prepare, self._prepare_arguments[1])
+        workers = [
+            *self._idle,
+            *self._joining.values(),
+        ]  # a worker does what it is asked in order: the later task stays
+        self._idle.clear()
+        self._joining.clear()
+        for worker in workers:
+            self._ask_to_join(worker)
 
     def _ask_to_join(self, worker: Any) -> None:
         prepared = worker.prepare.options(max_task_retries=_JOIN_RETRIES).remote(*self._prepare_arguments)

@@ -11,8 +11,9 @@ from feldman.data.dataset import Dataset
 from feldman.data.mapped import for_workers
 from feldman.errors import InputError
 from feldman.experiment import Experiment
+from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
 from feldman.trials.events import EventLog
-from feldman.trials.executor import Executor, InProcessExecutor
+from feldman.trials.executor import InProcessExecutor, Prepare, ReusableExecutor
 from feldman.trials.integrity import find_damage
 from feldman.trials.loop import LoopReport, run_blocks
 from feldman.trials.ranges import continued
@@ -145,10 +146,11 @@ def train_pending(
         return LoopReport()
     # The store's own plan: it may have grown since the experiment was read.
     experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
+    decided = decided_experiment(store, experiment)
     session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
     tell(Progress(stage="starting", note=_starting_note(experiment, address)))
     with (
-        _executor(experiment, dataset, address) as executor,
+        _executor(experiment, _prepare(decided or experiment, decided is None), dataset, address) as executor,
         stop_on_signals(partial(_tell_stopping, tell)) as should_stop,
     ):
         events.write(
@@ -159,6 +161,10 @@ def train_pending(
                 "pending_blocks": len(pending),
             },
         )
+        if decided is None:
+            tell(Progress(stage="starting", note="measuring how this learner trains fastest here"))
+            decided = decide(store, experiment, executor, events, should_stop)
+            executor.change_task(_prepare(decided, False))
         session.tell_training()
         report = run_blocks(
             pending,
@@ -234,12 +240,16 @@ def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallbac
         tell(Progress(stage="checking", done=total, total=total, note=note))
 
 
-def _executor(experiment: Experiment, dataset: Dataset, address: str | None) -> Executor:
-    execution = experiment.execution
+def _prepare(experiment: Experiment, calibrating: bool) -> Prepare:
     # Workers import a user's own learner from where the driver was started.
-    prepare = partial(prepare_block_task, experiment, (str(Path.cwd()),))
+    import_paths = (str(Path.cwd()),)
+    return partial(prepare_calibration_task if calibrating else prepare_block_task, experiment, import_paths)
+
+
+def _executor(experiment: Experiment, prepare: Prepare, dataset: Dataset, address: str | None) -> ReusableExecutor:
+    execution = experiment.execution
     if execution.executor == "in-process":
-        return InProcessExecutor(partial(prepare, dataset))
+        return InProcessExecutor(prepare, dataset)
     return RayExecutor(
         prepare,
         for_workers(dataset, same_machine=address is None),

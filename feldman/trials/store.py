@@ -21,6 +21,7 @@ from feldman.data.dataset import Dataset
 from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
+from feldman.learners.training_path import TrainingPath
 from feldman.trials.chunks import read_chunk
 from feldman.trials.layout import (
     BIT_ARRAYS,
@@ -143,6 +144,18 @@ class TrialStore:
     def imported_from(self) -> str | None:
         """Where released runs were imported from: their subsets are not of our plan, and there is nothing to train. Else None."""
         return str(self.attributes.get("imported_from")) if self.attributes.get("subset_plan") == "imported" else None
+
+    @property
+    def training_path(self) -> TrainingPath | None:
+        """How trials are trained, where the experiment left it open and it has been measured. Else None.
+
+        Raises
+        ------
+        CorruptStoreError
+            If it cannot be read.
+        """
+        found = self.attributes.get("training_path")
+        return None if found is None else TrainingPath.from_json(found)
 
     @property
     def num_train(self) -> int:
@@ -333,6 +346,11 @@ class TrialStore:
         """Remember that the trials came from ``source``, with subsets that no seed tells."""
         with storage_errors(self.path):
             self._group.update_attributes({"subset_plan": "imported", "imported_from": source})
+
+    def record_training_path(self, path: TrainingPath) -> None:
+        """Remember how trials are trained, for the next resume."""
+        with storage_errors(self.path):
+            self._group.update_attributes({"training_path": path.as_json()})
 
     def check_trainable(self) -> None:
         """Refuse to train trials of a store that was imported.

@@ -245,7 +245,7 @@ class InAnyOrder:
     """An executor whose outcomes come in an order of its own."""
 
     def __init__(self, order: Sequence[int]) -> None:
-        self._inner = InProcessExecutor(lambda: lambda tile: tile)
+        self._inner = InProcessExecutor(lambda shared: lambda tile: tile, None)
         self._order, self._waiting = list(order), list[int]()
         self.num_workers = self.num_free = len(order) + 1
 
@@ -291,7 +291,7 @@ def test_results_that_wait_for_one_tile_do_not_pile_up() -> None:
         most_ahead = max(most_ahead, max(attempts) - tile)
         taken.append(tile)
 
-    run_tiles(inputs, ThreadExecutor(lambda: fails_twice, num_workers=3), take)
+    run_tiles(inputs, ThreadExecutor(lambda shared: fails_twice, None, num_workers=3), take)
     assert taken == list(range(inputs.num_tiles))
     assert max(attempts.values()) == 3
     assert most_ahead < 30
@@ -327,7 +327,7 @@ def test_a_tile_that_cannot_be_counted_is_told() -> None:
     def fail(tile: int) -> None:
         raise MemoryError("no memory left")
 
-    executor = InProcessExecutor(lambda: fail)
+    executor = InProcessExecutor(lambda shared: fail, None)
     with pytest.raises(FeldmanError, match=r"could not be counted; first: tile \d+: MemoryError: no memory left"):
         run_tiles(inputs, executor, lambda tile, result: None)
 

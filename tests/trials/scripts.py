@@ -19,7 +19,7 @@ from feldman.trials.executor import Task
 from feldman.trials.plan import trial_seeds
 from tests.learners import Bits, nearest_centroid
 
-__all__ = ["Script", "fails_in_one_block", "logged_centroid", "prepare_scripted"]
+__all__ = ["Script", "fails_in_one_block", "logged_centroid", "prepare_scripted", "prepare_squares"]
 
 
 class Script:
@@ -117,3 +117,12 @@ def fails_in_one_block(
     if seeds[0] == trial_seeds(7, range(1))[0]:
         raise ScriptedError("the first block fails as scripted")
     return logged_centroid(dataset, masks, seeds, parameters)
+
+
+def prepare_squares(shared: Any) -> Task:
+    """Make a task without a script."""
+    return _square
+
+
+def _square(block: int) -> int:
+    return block**2

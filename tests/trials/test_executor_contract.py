@@ -2,20 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from feldman.trials.executor import BlockOutcome, Executor, InProcessExecutor, Task, ThreadExecutor
+from feldman.trials.executor import BlockOutcome, InProcessExecutor, ReusableExecutor, Task, ThreadExecutor
 from feldman.trials.loop import LoopReport, run_blocks
 from feldman.trials.ray_executor import RayExecutor
 from tests.runs import wait_until
-from tests.trials.scripts import Script, prepare_scripted
+from tests.trials.scripts import Script, prepare_scripted, prepare_squares
 
 Prepare = Callable[[Any], Task]
-Make = Callable[[Prepare, Any], Executor]
+Make = Callable[[Prepare, Any], ReusableExecutor]
 KINDS = ["in-process", "threads", pytest.param("ray", marks=pytest.mark.ray)]
 
 
@@ -23,7 +22,7 @@ KINDS = ["in-process", "threads", pytest.param("ray", marks=pytest.mark.ray)]
 class Stage:
     """An executor that plays scripts."""
 
-    executor: Executor
+    executor: ReusableExecutor
     script: Script
 
     def run(
@@ -66,9 +65,9 @@ class Stage:
 @pytest.fixture(scope="module", params=KINDS)
 def make(request: pytest.FixtureRequest) -> Make:
     if request.param == "in-process":
-        return lambda prepare, shared: InProcessExecutor(partial(prepare, shared))
+        return InProcessExecutor
     if request.param == "threads":
-        return lambda prepare, shared: ThreadExecutor(partial(prepare, shared), num_workers=2)
+        return lambda prepare, shared: ThreadExecutor(prepare, shared, num_workers=2)
     address = request.getfixturevalue("ray_address")
     return lambda prepare, shared: RayExecutor(prepare, shared, address=address)
 
@@ -81,7 +80,7 @@ def stage(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
 
 
 def test_an_executor_is_one_by_the_protocol(stage: Stage) -> None:
-    assert isinstance(stage.executor, Executor)
+    assert isinstance(stage.executor, ReusableExecutor)
     assert stage.executor.num_workers >= 1
 
 
@@ -93,6 +92,17 @@ def test_results_are_those_of_calling_the_task(stage: Stage) -> None:
         assert results[block]["block"] == block
         assert np.array_equal(results[block]["bits"], task(block)["bits"])
         assert stage.script.num_calls(block) == 2  # this one and the executor's
+
+
+def test_after_a_change_of_task_every_worker_runs_the_new_one(stage: Stage) -> None:
+    stage.run(range(4), {})
+    try:
+        stage.executor.change_task(prepare_scripted)  # of two in a row the later one counts
+        stage.executor.change_task(prepare_squares)
+        assert stage.run(range(9), {})[1] == {block: block**2 for block in range(9)}
+    finally:
+        stage.executor.change_task(prepare_scripted)
+    assert stage.run(range(4), {})[1].keys() == set(range(4))
 
 
 def test_every_submitted_block_yields_exactly_one_outcome(stage: Stage) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import psutil
@@ -45,7 +44,7 @@ def _run(executor: Any, script: Script, actions: dict[int, list[str]]) -> tuple[
 
 
 def _expected(script: Script) -> dict[int, bytes]:
-    with InProcessExecutor(partial(prepare_scripted, str(script.folder))) as executor:
+    with InProcessExecutor(prepare_scripted, str(script.folder)) as executor:
         return _run(executor, script, {})[0]
 
 
