@@ -61,7 +61,7 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
     if isinstance(experiment.learner, ImageLearner):
         check_image_learner(experiment.learner, experiment.training, dataset.example_shape, dataset.num_classes)
     if experiment.execution.device not in ("auto", "cpu") and experiment.execution.executor == "in-process":
-        from feldman.learners.torch_learner import training_device
+        from feldman.learners.device_data import training_device
 
         training_device(experiment.execution)
 

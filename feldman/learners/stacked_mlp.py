@@ -5,13 +5,61 @@ Gradients are written out: autograd's bookkeeping takes as long as the arithmeti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from feldman.experiment import TrainingSection
+from feldman.learners.descent import Descent, TrainingSteps, shuffles
+from feldman.learners.device_data import DeviceData
+from feldman.learners.recipe import batches_of, learning_rate_at
+from feldman.learners.torch_models import TorchSection, build_module, seeded
 
-__all__ = ["StackedMlp"]
+__all__ = ["StackedMlp", "stacked_training"]
+
+
+def stacked_training(
+    section: TorchSection,
+    training: TrainingSection,
+    data: DeviceData,
+    subsets: Sequence[Int64[Tensor, " example"]],
+    seeds: Sequence[int],
+) -> TrainingSteps:
+    """Train the models of all trials of a block at once: the same steps as `looped_training`, trial by trial.
+
+    Parameters
+    ----------
+    section, training
+        Which model (linear or MLP), and the recipe.
+    data
+        What they learn from.
+    subsets
+        Indices of the training examples of each trial, all equally many, on the data's device.
+    seeds
+        The trials'.
+    """
+    modules = []
+    for seed in seeds:
+        with seeded(seed):
+            modules.append(build_module(section, data.example_shape, data.num_classes))
+    x_train = data.x_train.flatten(1)
+    epochs = [shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
+    batches = batches_of(len(subsets[0]), training.batch_size)
+    num_steps, step = training.epochs * len(batches), 0
+    stack = StackedMlp(modules, data.device, training)
+    for orders in zip(*epochs, strict=True):
+        order = torch.stack(orders)
+        for part in batches:
+            batch = order[:, part]
+            with torch.inference_mode():
+                x = data.scaled(x_train.index_select(0, batch.flatten())).unflatten(0, batch.shape)
+                y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
+                stack.step(x, y, learning_rate_at(training, step, num_steps))
+            step += 1
+            yield
+    return lambda x: stack.logits(data.scaled(x.flatten(1)))
 
 
 class StackedMlp:
@@ -24,27 +72,20 @@ class StackedMlp:
     device
         Where to train.
     training
-        The recipe; the learning rate is set for each step. Its precision is that of the matrix products: bfloat16 has a range as
-        wide as float32, so nothing needs to be scaled; weights, sums over batches, softmax and updates are float32 either way.
+        The recipe; the learning rate is given with each step. Its precision is that of the matrix products: bfloat16 has a range
+        as wide as float32, so nothing needs to be scaled; weights, sums over batches, softmax and updates are float32 either way.
     """
 
-    def __init__(self, modules: list[nn.Module], device: torch.device, training: TrainingSection) -> None:
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device, training: TrainingSection) -> None:
         linears = [[layer for layer in module.children() if isinstance(layer, nn.Linear)] for module in modules]
         stacks = list(zip(*linears, strict=True))
-        self._weights = [torch.stack([one.weight.detach().T for one in stack]).to(device) for stack in stacks]
-        self._biases = [torch.stack([one.bias.detach()[None] for one in stack]).to(device) for stack in stacks]
+        with torch.inference_mode():
+            self._weights = [torch.stack([one.weight.T for one in stack]).to(device) for stack in stacks]
+            self._biases = [torch.stack([one.bias[None] for one in stack]).to(device) for stack in stacks]
+            self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
+            self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
+            self._descent = Descent([*self._weights, *self._biases], training)
         self._product_type = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-        parameters = [*self._weights, *self._biases]
-        for parameter in parameters:
-            parameter.grad = torch.empty_like(parameter)
-        self._optimizer = torch.optim.SGD(
-            parameters,
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            nesterov=training.nesterov,
-            fused=True,
-        )
 
     def step(
         self, x: Float[Tensor, "trial batch features"], y: Int64[Tensor, "trial batch"], learning_rate: float
@@ -59,20 +100,20 @@ class StackedMlp:
         activations = [x.to(self._product_type)]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
-        logits = torch.baddbmm(biases[-1], activations[-1], weights[-1])
-        at_logits = torch.softmax(logits.to(torch.float32), dim=2)
-        at_logits.scatter_add_(2, y[:, :, None], at_logits.new_full((1, 1, 1), -1.0).expand(*y.shape, 1))
+        # Logits lie [trial, class, batch]: softmax over few classes that lie side by side takes 20 times as long.
+        logits = torch.baddbmm(biases[-1].transpose(1, 2), weights[-1].transpose(1, 2), activations[-1].transpose(1, 2))
+        at_logits = torch.softmax(logits, dim=1, dtype=torch.float32)
+        at_logits.scatter_add_(1, y[:, None], at_logits.new_full((1, 1, 1), -1.0).expand(len(y), 1, y.shape[1]))
         at_logits /= y.shape[1]
-        torch.sum(at_logits, dim=1, keepdim=True, out=self._biases[-1].grad)
-        gradient = at_logits.to(self._product_type)
+        torch.sum(at_logits, dim=2, out=self._bias_gradients[-1].squeeze(1))
+        gradient = at_logits.to(self._product_type).transpose(1, 2)
         for layer in reversed(range(len(weights))):
-            self._set_gradient(self._weights[layer], activations[layer].transpose(1, 2), gradient)
+            self._set_gradient(self._weight_gradients[layer], activations[layer].transpose(1, 2), gradient)
             if layer:
                 below = torch.bmm(gradient, weights[layer].transpose(1, 2))
                 gradient = torch.ops.aten.threshold_backward(below, activations[layer], 0)
-                torch.sum(gradient, dim=1, keepdim=True, dtype=torch.float32, out=self._biases[layer - 1].grad)
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
+                torch.sum(gradient, dim=1, keepdim=True, dtype=torch.float32, out=self._bias_gradients[layer - 1])
+        self._descent.step([*self._weight_gradients, *self._bias_gradients], learning_rate)
 
     def logits(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
@@ -86,8 +127,8 @@ class StackedMlp:
     def _lowered(self, parameters: list[Tensor]) -> list[Tensor]:
         return [parameter.to(self._product_type) for parameter in parameters]
 
-    def _set_gradient(self, weight: Tensor, left: Tensor, right: Tensor) -> None:
+    def _set_gradient(self, gradient: Tensor, left: Tensor, right: Tensor) -> None:
         if self._product_type == torch.float32:
-            torch.bmm(left, right, out=weight.grad)
+            torch.bmm(left, right, out=gradient)
         else:
-            weight.grad.copy_(torch.bmm(left, right))  # type: ignore[union-attr]
+            gradient.copy_(torch.bmm(left, right))

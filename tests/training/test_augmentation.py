@@ -109,7 +109,7 @@ def test_only_training_batches_are_augmented(monkeypatch: pytest.MonkeyPatch) ->
 
         return augment
 
-    monkeypatch.setattr("feldman.learners.torch_learner.augmenter", recording)
+    monkeypatch.setattr("feldman.learners.looped.augmenter", recording)
     masks, seeds = subset_masks(3, range(1), digits.num_train, 0.7), trial_seeds(3, range(1))
     load_learner(experiment(epochs=2, batch_size=503), digits)(masks, seeds)
     assert sizes == [503, 503, 503, 503]  # 1,006 of 1,437 examples, twice; 1,797 were evaluated

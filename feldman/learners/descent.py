@@ -1,0 +1,110 @@
+"""What all training with torch shares: a training under way, its shuffles, its descent, and what its models say in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from feldman.experiment import TrainingSection
+from feldman.learners.device_data import DeviceData
+from feldman.learners.protocol import Correctness
+
+__all__ = ["Descent", "Logits", "TrainingSteps", "evaluated", "finished", "shuffles"]
+
+Logits = Callable[[Shaped[Tensor, "..."]], Float[Tensor, "trial example class"]]
+"""Trained models: from examples as the data set has them to what each model says of them."""
+
+TrainingSteps = Generator[None, None, Logits]
+"""A training under way, of one trial or of a stack: it stops after every step of descent, and returns what has been trained."""
+
+_SHUFFLE_STREAM = 0x5DEECE66D
+"""Tells the generator of the shuffles from that of the initial weights, which starts at the trial's seed itself."""
+
+
+def shuffles(seed: int, subset: Int64[Tensor, " example"], epochs: int) -> Iterator[Int64[Tensor, " example"]]:
+    """Yield the order of examples for each epoch; drawn on the CPU, so that it is one on every device."""
+    generator = torch.Generator().manual_seed(seed ^ _SHUFFLE_STREAM)
+    for _ in range(epochs):
+        yield subset[torch.randperm(len(subset), generator=generator).to(subset.device)]
+
+
+class Descent:
+    """Stochastic gradient descent with momentum, as the recipe says; the learning rate is given with each step.
+
+    Through the functional form of `torch.optim.SGD`: making an optimizer imports torch's compiler, 0.9 s a worker.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], training: TrainingSection) -> None:
+        self._parameters, self._training = parameters, training
+        # Starting from zero velocity, the first step is the gradient itself, as in torch.
+        self._velocities = [torch.zeros_like(one) if training.momentum else None for one in parameters]
+
+    def step(self, gradients: Sequence[Tensor | None], learning_rate: float) -> None:
+        """Move all parameters that have a gradient."""
+        moving = [k for k, gradient in enumerate(gradients) if gradient is not None]
+        with torch.no_grad():
+            sgd(
+                [self._parameters[k] for k in moving],
+                [gradient for gradient in gradients if gradient is not None],
+                [self._velocities[k] for k in moving],
+                fused=True,
+                lr=learning_rate,
+                momentum=self._training.momentum,
+                weight_decay=self._training.weight_decay,
+                nesterov=self._training.nesterov,
+                dampening=0.0,
+                maximize=False,
+            )
+
+
+def finished(steps: TrainingSteps) -> Logits:
+    """Train to the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            logits: Logits = end.value
+            return logits
+
+
+def evaluated(logits: Logits, data: DeviceData, seeds: Sequence[int], examples_at_once: int) -> Correctness:
+    """Say which examples trained models get right.
+
+    Parameters
+    ----------
+    logits
+        What the models of some trials say.
+    data
+        All its training and test examples are shown to them.
+    seeds
+        Those of the trials, for the error.
+    examples_at_once
+        How many examples are shown at once.
+
+    Raises
+    ------
+    FloatingPointError
+        If a model has diverged: the argmax of what is not finite would pass for a prediction.
+    """
+
+    def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
+        parts = [_predicted(logits(x[k : k + examples_at_once]), seeds) for k in range(0, len(x), examples_at_once)]
+        return np.asarray((torch.cat(parts, dim=1) == y).cpu())
+
+    with torch.inference_mode():
+        return Correctness(correct(data.x_train, data.y_train), correct(data.x_test, data.y_test))
+
+
+def _predicted(logits: Float[Tensor, "trial example class"], seeds: Sequence[int]) -> Int64[Tensor, "trial example"]:
+    if not bool(torch.isfinite(logits).all()):
+        raise FloatingPointError(
+            f"training diverged (logits are not finite) in a trial among seeds {seeds[0]} .. {seeds[-1]}; "
+            "lower training.learning_rate"
+        )
+    return logits.argmax(dim=-1)
