@@ -37,7 +37,7 @@ def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
         return sklearn_learner(experiment.learner, experiment.execution, dataset, experiment.outputs)
     from feldman.learners.torch_learner import torch_learner
 
-    return torch_learner(experiment.learner, experiment.training, experiment.execution, dataset)
+    return torch_learner(experiment.learner, experiment.training, experiment.execution, dataset, experiment.outputs)
 
 
 def check_learner(experiment: Experiment, dataset: Dataset) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
 from feldman.data.dataset import Dataset
-from feldman.experiment import ExecutionSection, TrainingSection
+from feldman.experiment import ExecutionSection, OutputsSection, TrainingSection
 from feldman.learner_sections import ImageLearner
 from feldman.learners.descent import evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
@@ -27,7 +30,11 @@ _EVALUATION_ROWS = 8192
 
 
 def torch_learner(
-    section: TorchSection, training: TrainingSection, execution: ExecutionSection, dataset: Dataset
+    section: TorchSection,
+    training: TrainingSection,
+    execution: ExecutionSection,
+    dataset: Dataset,
+    outputs: OutputsSection,
 ) -> Learner:
     """Make the `Learner` for a built-in model.
 
@@ -49,11 +56,21 @@ def torch_learner(
         numbers = [int(seed) for seed in seeds]
         if stacked:
             models = finished(stacked_training(section, training, data, subsets, numbers))
-            return evaluated(models, data, numbers, max(1, _EVALUATION_ROWS // len(numbers)))
+            return evaluated(models, data, numbers, max(1, _EVALUATION_ROWS // len(numbers)), outputs)
         rows = []
         for subset, seed in zip(subsets, numbers, strict=True):
             model = finished(looped_training(section, training, data, subset, seed))
-            rows.append(evaluated(model, data, [seed], _EVALUATION_EXAMPLES))
-        return Correctness(np.concatenate([row.train for row in rows]), np.concatenate([row.test for row in rows]))
+            rows.append(evaluated(model, data, [seed], _EVALUATION_EXAMPLES, outputs))
+        return _joined(rows)
 
     return learner
+
+
+def _joined(rows: Sequence[Correctness]) -> Correctness:
+    """Put the results of single trials together."""
+
+    def column(name: str) -> Any:
+        parts = [getattr(row, name) for row in rows]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    return Correctness(**{name: column(name) for name in Correctness._fields if name != "num_unconverged"})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command
 from feldman.experiment import Experiment
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
-from feldman.trials.layout import BLOCK_ARRAYS, TRIAL_ARRAYS, create_arrays, output_arrays, store_attributes
+from feldman.trials.layout import BIT_ARRAYS, BLOCK_ARRAYS, create_arrays, output_arrays, store_attributes
 from feldman.trials.store import TrialStore, built_group
 
 __all__ = ["MergeReport", "check_sources", "merge_stores", "merged_experiment"]
@@ -130,7 +130,7 @@ def merge_stores(
     CorruptStoreError
         If a committed block of a source is damaged.
     StoreMismatchError
-        If sources hold other bits, margins or predictions of the same trials.
+        If sources hold other bits or predictions of the same trials.
     StorageError
         If the storage refuses.
     """
@@ -224,10 +224,13 @@ def _merge_block(merged: TrialStore, block: int, readers: Sequence[_Reader], tal
 
 
 def _differing(rows: Rows, other: Rows) -> list[int]:
-    """Return in which of their common trials two sources have other bits, margins or predictions."""
+    """Return in which of their common trials two sources have other bits or predictions.
+
+    Margins are not compared: floats are rounded otherwise in blocks of another size.
+    """
     common = min(len(rows["trial_seed"]), len(other["trial_seed"]))
     differs = np.zeros(common, bool)
-    for name in rows.keys() - set(TRIAL_ARRAYS):
+    for name in rows.keys() & {*BIT_ARRAYS, "train_prediction", "test_prediction"}:
         differs |= (rows[name][:common] != other[name][:common]).any(axis=1)
     found: list[int] = np.flatnonzero(differs).tolist()
     return found

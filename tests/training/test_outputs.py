@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
@@ -18,6 +19,7 @@ from feldman.data.digits import load_digits
 from feldman.errors import LearnerError
 from feldman.experiment import Experiment
 from feldman.learner_sections import SklearnLearner
+from feldman.learners.descent import logit_margins
 from feldman.learners.load import check_learner, load_learner
 from feldman.learners.outputs import (
     LARGEST_MARGIN,
@@ -228,6 +230,50 @@ def test_decision_values_of_pairs_of_classes_are_refused() -> None:
         LearnerError, match=r"one decision value a class; set learner\.parameters\.decision_function_shape = 'ovr'"
     ):
         check_learner(experiment(votes, BOTH), load_digits())
+
+
+# torch
+
+
+@given(scored())
+def test_margins_of_torch_are_those_of_the_definition_within_rounding(
+    case: tuple[NDArray[Any], NDArray[np.int64]],
+) -> None:
+    scores, labels = case
+    found = logit_margins(torch.from_numpy(scores), torch.from_numpy(labels)).numpy()
+    assert_stored(found, oracle(scores, labels), scores.argmax(axis=-1) == labels)
+    np.testing.assert_array_equal(found, margins(scores, labels))
+
+
+TORCH: list[dict[str, Any]] = [
+    {"name": "mlp", "hidden": [16]},
+    {"name": "mlp", "hidden": [16], "vectorize": False},
+    {"name": "cnn", "channels": [4]},
+]
+
+
+@pytest.mark.parametrize("learner", TORCH, ids=str)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_outputs_of_torch_obey_the_laws_and_change_no_bit(learner: dict[str, Any], precision: str) -> None:
+    digits, recipe = load_digits(), {"epochs": 1, "precision": precision}
+    masks, seeds = subset_masks(3, range(3), digits.num_train, 0.7), trial_seeds(3, range(3))
+    found, plain = (
+        load_learner(experiment(learner, outputs, **recipe), digits)(masks, seeds) for outputs in (BOTH, {})
+    )
+    assert_lawful(found)
+    assert plain[3:] == (None, None, None, None)
+    np.testing.assert_array_equal(found.train, plain.train)
+    np.testing.assert_array_equal(found.test, plain.test)
+
+
+def test_looped_and_stacked_training_tell_the_same_margins_within_rounding() -> None:
+    digits, recipe = load_digits(), {"epochs": 1, "learning_rate": 0.05}
+    masks, seeds = subset_masks(3, range(3), digits.num_train, 0.7), trial_seeds(3, range(3))
+    stacked, looped = (load_learner(experiment(learner, BOTH, **recipe), digits)(masks, seeds) for learner in TORCH[:2])
+    for name in ("train_margin", "test_margin"):
+        one, other = (getattr(found, name).astype(np.float64) for found in (stacked, looped))
+        np.testing.assert_allclose(one, other, rtol=2**-9, atol=1e-3)
+    assert np.mean(stacked.test_prediction == looped.test_prediction) > 0.999
 
 
 # A user's own

@@ -13,7 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from feldman import job
-from feldman.errors import FeldmanError, StoreMismatchError, TrialsFailedError
+from feldman.errors import StoreMismatchError, TrialsFailedError
 from feldman.experiment import Experiment
 from feldman.merge_job import merge
 from feldman.results.run import open_run
@@ -281,15 +281,32 @@ def test_outputs_that_only_some_runs_record_are_left_out_and_said_to_be(
         assert_same_run(merged, tmp_path / "whole")
 
 
-def test_other_margins_of_the_same_trials_are_refused(
+def test_other_predictions_of_the_same_trials_are_refused(home: Path, run: Path, tmp_path: Path) -> None:
+    other = _part(home, tmp_path / "other", (8, 16), **BOTH)
+    array = zarr.open_array(other / "trials.zarr" / "test_prediction", mode="r+")
+    wrong = np.argwhere(~_values(other, "test_correct")[8:16])[0]
+    trial, example = int(wrong[0]) + 8, int(wrong[1])
+    third = 3 - int(_values(other, "test_label")[example]) - int(_values(other, "test_prediction")[trial, example])
+    array[trial, example] = third
+    assert find_damage(_store(other)) == []
+    with pytest.raises(StoreMismatchError, match=rf"hold other bits of the same trials \(1: {trial}\)"):
+        merge([run, other], tmp_path / "merged")
+
+
+def test_of_other_margins_with_equal_bits_the_first_run_gives_its_own(
     home: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Blocks of another size round floats otherwise; what is recorded of one trial still comes from one run."""
     monkeypatch.setenv("FELDMAN_TEST_CHANGED", "1")
     changed = _part(home, tmp_path / "changed", (8, 16), **BOTH)
-    with pytest.raises(FeldmanError, match=r"hold other bits of the same trials \(8: 8, 9, 10"):
-        merge([run, changed], tmp_path / "merged")
+    assert merge([run, changed], tmp_path / "merged").num_shared_trials == 8
+    assert_same_run(tmp_path / "merged", run)
+    merge([changed, run], tmp_path / "turned")
+    np.testing.assert_array_equal(
+        _values(tmp_path / "turned", "test_margin")[8:16], _values(changed, "test_margin")[8:16]
+    )
     bits_alone = _part(home, tmp_path / "bits alone", (8, 16))
-    assert merge([run, bits_alone], tmp_path / "merged").num_shared_trials == 8
+    assert merge([run, bits_alone], tmp_path / "third").outputs_left_out == ("margins", "predictions")
 
 
 # The commands
