@@ -26,6 +26,7 @@ __all__ = [
     "DatasetSection",
     "ExecutionSection",
     "Experiment",
+    "OutputsSection",
     "Precision",
     "SubsetsSection",
     "TrainingSection",
@@ -180,6 +181,23 @@ class ExecutionSection(Section):
         raise ValueError(f"must be [A, B], the trials A to B - 1, with 0 <= A < B <= {MAX_TRIALS}; found {value!r}")
 
 
+class OutputsSection(Section):
+    """``[outputs]``: what is stored of each trial beside its correctness bits. Changes nothing of what is estimated.
+
+    Decided when a run is made, as ``block_size`` is; the fingerprint leaves it out.
+    """
+
+    margins: bool = Field(
+        default=False, description="The correct class's logit less the largest other one, of every example, in float16."
+    )
+    predictions: bool = Field(default=False, description="The label that is predicted for every example.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is recorded, by its names in the section."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name))
+
+
 class Experiment(Section):
     """A data set, a learner, a recipe and a plan of subsets: all that an estimate depends on.
 
@@ -190,6 +208,7 @@ class Experiment(Section):
     learner: LearnerSection = Field(default_factory=MlpLearner)
     training: TrainingSection = Field(default_factory=TrainingSection)
     subsets: SubsetsSection = Field(default_factory=SubsetsSection)
+    outputs: OutputsSection = Field(default_factory=OutputsSection)
     execution: ExecutionSection = Field(default_factory=ExecutionSection)
 
     @field_validator("learner", mode="before")
@@ -231,11 +250,12 @@ class Experiment(Section):
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is estimated, by dotted name.
 
-        Left out: ``execution``; where files lie (the data set's content has a hash of its own); ``num_trials``, which
-        may grow; ``block_size``, which a store keeps from its creation; fields that came later, at their defaults.
+        Left out: ``execution`` and ``outputs``; where files lie (the data set's content has a hash of its own);
+        ``num_trials``, which may grow; ``block_size``, which a store keeps from its creation; fields that came later, at
+        their defaults.
         """
         left_out = {"dataset.root", "dataset.path", "subsets.num_trials", "subsets.block_size"}
-        fields = dict(_flat(self.model_dump(mode="json", exclude={"execution"})))
+        fields = dict(_flat(self.model_dump(mode="json", exclude={"execution", "outputs"})))
         defaults = dict(_flat({"training": TrainingSection().model_dump(mode="json")}))
         left_out |= {key for key in _LATER_FIELDS if fields[key] == defaults[key]}
         return {key: value for key, value in fields.items() if key not in left_out}

@@ -45,12 +45,15 @@ class MergeSummary:
         Trials that more than one run holds, with equal bits.
     num_left_out_trials
         Trials of short last blocks that do not fill a block of the merged run.
+    outputs_left_out
+        Which of ``"margins"`` and ``"predictions"`` some runs record and others do not.
     """
 
     status: RunStatus
     sources: tuple[MergedSource, ...]
     num_shared_trials: int
     num_left_out_trials: int
+    outputs_left_out: tuple[str, ...]
     seconds: float
     memorization_path: str
     influence_path: str
@@ -119,6 +122,7 @@ def merge(
                         "num_trials": sum(report.num_taken),
                         "num_shared": report.num_shared,
                         "num_left_out": report.num_left_out,
+                        "outputs_left_out": list(report.outputs_left_out),
                     },
                 )
                 refresh_tables(paths, TrialStore.open(paths.store), events, on_progress)
@@ -129,6 +133,7 @@ def merge(
         sources=merged,
         num_shared_trials=report.num_shared,
         num_left_out_trials=report.num_left_out,
+        outputs_left_out=report.outputs_left_out,
         seconds=time.monotonic() - started,
         memorization_path=str(paths.memorization),
         influence_path=str(paths.influence),

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
+from feldman.learners.outputs import margins
+from feldman.learners.protocol import Correctness
 
 Bits = NDArray[np.bool_]
+Scores = NDArray[np.float64]
 
 
 def nearest_centroid(
@@ -27,6 +30,12 @@ def nearest_centroid(
     if "log" in parameters:
         with Path(str(parameters["log"])).open("a") as file:
             file.write(f"{os.getpid()} {len(masks)}\n")
+    train, test = centroid_scores(dataset, masks, seeds)
+    return train.argmax(axis=2) == dataset.y_train, test.argmax(axis=2) == dataset.y_test
+
+
+def centroid_scores(dataset: Dataset, masks: Bits, seeds: NDArray[np.int64]) -> tuple[Scores, Scores]:
+    """How near each example is to each class mean, of training and test examples: float64 [trial, example, class]."""
     x_train, x_test = (x.reshape(len(x), -1).astype(np.float64) for x in (dataset.x_train, dataset.x_test))
     rows = []
     for mask, seed in zip(masks, seeds, strict=True):
@@ -34,8 +43,38 @@ def nearest_centroid(
         classes = [x_train[mask & (dataset.y_train == label)] for label in range(dataset.num_classes)]
         means = np.array([part.mean(axis=0) if len(part) else np.full(x_train.shape[1], 1e9) for part in classes])
         means += rng.normal(scale=0.3, size=means.shape)
-        rows.append([_nearest(x, means) == y for x, y in ((x_train, dataset.y_train), (x_test, dataset.y_test))])
+        rows.append([-((x[:, None] - means[None]) ** 2).sum(axis=2) for x in (x_train, x_test)])
     return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+
+
+def telling_centroid(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> Correctness:
+    """Say more than right or wrong. While ``FELDMAN_TEST_CHANGED`` is set, margins are doubled, and no bit is another.
+
+    ``spoiled`` names an output, and ``how``: left out, of another shape or type, or not of its bits.
+    """
+    train, test = centroid_scores(dataset, masks, seeds)
+    factor = 2 if "FELDMAN_TEST_CHANGED" in os.environ else 1
+    told: dict[str, Any] = {}
+    for part, scores, labels in (("train", train, dataset.y_train), ("test", test, dataset.y_test)):
+        told |= {
+            part: scores.argmax(axis=2) == labels,
+            f"{part}_margin": margins(factor * scores, labels),
+            f"{part}_prediction": scores.argmax(axis=2),
+        }
+    if "spoiled" in parameters:
+        name = str(parameters["spoiled"])
+        spoils: dict[str, Any] = {
+            "absent": lambda values: None,
+            "short": lambda values: values[:, 1:],
+            "text": lambda values: values.astype(str),
+            "other": lambda values: values[::-1],
+            "nan": lambda values: values * np.nan,
+            "outside": lambda values: values - 10,
+        }
+        told[name] = spoils[str(parameters["how"])](told[name])
+    return Correctness(**told)
 
 
 def failing(
@@ -84,9 +123,3 @@ def changing(
 
 
 not_a_function = 3
-
-
-def _nearest(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.intp]:
-    distances = ((x[:, None] - means[None]) ** 2).sum(axis=2)
-    nearest: NDArray[np.intp] = np.argmin(distances, axis=1)
-    return nearest

@@ -99,6 +99,7 @@ subsets = _section(
     seed=st.integers(0, 2**63 - 1),
     block_size=st.integers(1, 65536),
 )
+outputs = _section(margins=st.booleans(), predictions=st.booleans())
 executions = _section(
     executor=st.sampled_from(["ray", "in-process"]),
     num_workers=st.one_of(st.none(), st.integers(1, 100_000)),
@@ -123,5 +124,11 @@ def _augmenting_images_only(document: dict[str, Any]) -> dict[str, Any]:
 AUGMENTATION_KEYS = ("augment", "crop_padding", "cutout_size")
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"dataset": datasets},
-    optional={"learner": learners, "training": trainings, "subsets": subsets, "execution": executions},
+    optional={
+        "learner": learners,
+        "training": trainings,
+        "subsets": subsets,
+        "outputs": outputs,
+        "execution": executions,
+    },
 ).map(_augmenting_images_only)

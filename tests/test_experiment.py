@@ -15,6 +15,7 @@ from feldman.experiment import (
     DatasetSection,
     ExecutionSection,
     Experiment,
+    OutputsSection,
     SubsetsSection,
     TrainingSection,
     differing_fields,
@@ -92,6 +93,8 @@ INDIFFERENT: dict[str, Any] = {
     "dataset.path": "elsewhere",
     "subsets.num_trials": 8,
     "subsets.block_size": 3,
+    "outputs.margins": True,
+    "outputs.predictions": True,
     "execution.executor": "in-process",
     "execution.num_workers": 2,
     "execution.cpus_per_block": 2,
@@ -104,7 +107,7 @@ INDIFFERENT: dict[str, Any] = {
 
 def changed(key: str, value: Any) -> Experiment:
     section, field = key.split(".")
-    document = {**BASE, section: {**BASE[section], field: value}}
+    document = {**BASE, section: {**BASE.get(section, {}), field: value}}
     if key == "learner.name":
         document["learner"] = {"name": value}
     return Experiment.model_validate(document)
@@ -162,6 +165,7 @@ def test_every_field_either_decides_the_fingerprint_or_is_left_out_on_purpose() 
         "learner": MlpLearner,
         "training": TrainingSection,
         "subsets": SubsetsSection,
+        "outputs": OutputsSection,
         "execution": ExecutionSection,
     }
     assert set(sections) == set(Experiment.model_fields)
@@ -178,6 +182,12 @@ def test_fields_that_came_later_leave_older_fingerprints_as_they_were() -> None:
     )
     assert experiment.fingerprint == PINNED
     assert not {f"training.{key}" for key in later} & set(experiment.identity())
+
+
+def test_an_experiment_written_before_outputs_were_records_none_and_is_the_same_one() -> None:
+    experiment = Experiment.model_validate(BASE)
+    assert experiment.outputs.names == ()
+    assert experiment.replace("outputs", {"margins": True, "predictions": True}).fingerprint == PINNED
 
 
 def test_the_order_in_which_augmentations_are_named_says_nothing() -> None:
@@ -274,6 +284,7 @@ def sections_and_keys() -> Iterator[tuple[str, str, type[BaseModel]]]:
         "dataset": DatasetSection,
         "training": TrainingSection,
         "subsets": SubsetsSection,
+        "outputs": OutputsSection,
         "execution": ExecutionSection,
     }
     for section, model in models.items():
@@ -284,7 +295,7 @@ def sections_and_keys() -> Iterator[tuple[str, str, type[BaseModel]]]:
 @pytest.mark.parametrize(("section", "key", "model"), list(sections_and_keys()))
 def test_unknown_key_is_refused_with_the_closest_valid_one(section: str, key: str, model: type[BaseModel]) -> None:
     typo = key + "x"
-    message = refusal({**BASE, section: {**BASE[section], typo: 1}})
+    message = refusal({**BASE, section: {**BASE.get(section, {}), typo: 1}})
     assert f"{section}.{typo}: is not a key (did you mean '{key}'?)" in message
     assert f"valid keys: {', '.join(model.model_fields)}" in message
 
@@ -323,7 +334,7 @@ def test_an_unknown_key_is_named_also_where_it_is_called_like_a_learner(word: st
 def test_unknown_section_is_refused_with_the_closest_valid_one() -> None:
     message = refusal({**BASE, "trainings": {}})
     assert "trainings: is not a key (did you mean 'training'?)" in message
-    assert "valid keys: dataset, learner, training, subsets, execution" in message
+    assert "valid keys: dataset, learner, training, subsets, outputs, execution" in message
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def show_status(path: str, as_json: bool) -> None:
         print(f"  imported from  {status.imported_from}, on subsets of {status.subset_size:,}")
     else:
         print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
+    if status.outputs:
+        print(f"  records        {listed(status.outputs)}")
     if status.mean_test_accuracy is not None:
         print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
     if status.mean_train_seconds is not None:

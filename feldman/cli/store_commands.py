@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
-from feldman.errors import command
+from feldman.errors import command, listed
 from feldman.merge_job import MergeSummary, merge
 from feldman.trials.integrity import find_damage, refuse_damage
 from feldman.trials.rundir import run_paths
@@ -64,6 +64,8 @@ def _print_merge(summary: MergeSummary) -> None:
             f"  {summary.num_left_out_trials:,} trials of a short last block do not fill a block of {status.block_size} and are "
             f"left out; `{again}` trains them again"
         )
+    if summary.outputs_left_out:
+        print(f"  {listed(summary.outputs_left_out)} are left out: not every run records them")
     print(f"  tables {summary.memorization_path}, {summary.influence_path}")
     next_steps = [command("memorized", status.run), command("pairs", status.run)]
     print("  next   " + "; ".join(next_steps if status.complete else [f"{again} trains the others", *next_steps]))

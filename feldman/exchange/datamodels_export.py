@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feldman.errors import RunDirectoryError
 from feldman.exchange.authors_export import ExportSummary
 from feldman.exchange.folders import built_folder
-from feldman.trials.integrity import Damage, find_small_damage, read_checked, refuse_damage
-from feldman.trials.layout import BIT_ARRAYS
+from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.rundir import RunPaths
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore
@@ -26,6 +24,8 @@ _FILES = {
     "train_correctness": "train_correct",
     "margins": "test_margin",
     "train_margins": "train_margin",
+    "predictions": "test_prediction",
+    "train_predictions": "train_prediction",
 }
 """Name of a file, and the array of the store that it holds."""
 
@@ -36,8 +36,7 @@ One row a trial, in one order in all files; {num_trials} trials, {num_train} tra
   masks.npy              bool [trial, train]   True where the trial learned from the example
   correctness.npy        bool [trial, test]    True where it predicts the test example right
   train_correctness.npy  bool [trial, train]   True where it predicts the training example right
-  margins.npy, train_margins.npy               float16, only if the run has them: the margin instead of right or wrong
-  _completed.npy         bool [trial]          True: only finished trials are here
+{recorded}  _completed.npy         bool [trial]          True: only finished trials are here
   trial_index.npy        int64 [trial]         number of the trial in the run
 
 All are plain .npy files, without pickles: np.load(path, mmap_mode="r") or np.lib.format.open_memmap(path, mode="r").
@@ -49,6 +48,18 @@ writes what its regression reads; targets are turned into float32 there.
 Linear datamodeling score (LDS; TRAK, dattri, quanda): the score of an attribution matrix tau [train, test] is, for each test
 example j, the Spearman correlation over trials of masks @ tau[:, j] with correctness[:, j] (or margins[:, j]).
 """
+
+_RECORDED = {
+    "margins": """\
+  margins.npy            float16 [trial, test]   logit of the correct class less the largest other one, to +-65504
+  train_margins.npy      float16 [trial, train]  the same of the training examples
+""",
+    "predictions": """\
+  predictions.npy        unsigned [trial, test]  the label that it predicts
+  train_predictions.npy  unsigned [trial, train] the same of the training examples
+""",
+}
+"""Lines of files that are there only where the run records them."""
 
 
 def export_datamodels(paths: RunPaths, folder: Path, tell: ProgressCallback = lambda progress: None) -> ExportSummary:
@@ -82,7 +93,8 @@ def export_datamodels(paths: RunPaths, folder: Path, tell: ProgressCallback = la
         arrays = _open_arrays(building, store, num_trials)
         done = 0
         for block in blocks:
-            found = _read_block(store, block)
+            found, damage = read_checked(store, block, every_trial=False)
+            refuse_damage(store, damage)
             num_rows = len(store.experiment.subsets.block_trials(block))
             for name, array in arrays.items():
                 array[done : done + num_rows] = found[_FILES[name]]
@@ -93,28 +105,19 @@ def export_datamodels(paths: RunPaths, folder: Path, tell: ProgressCallback = la
         trial_index = np.concatenate([np.array(store.experiment.subsets.block_trials(block)) for block in blocks])
         np.save(building / "trial_index.npy", trial_index, allow_pickle=False)
         np.save(building / "_completed.npy", np.ones(num_trials, bool), allow_pickle=False)
+        recorded = "".join(_RECORDED[name] for name in store.experiment.outputs.names)
         facts = {"run": paths.root, "num_trials": num_trials, "num_train": store.num_train, "num_test": store.num_test}
+        facts["recorded"] = recorded
         (building / "README.txt").write_text(_README.format_map(facts), encoding="utf-8")
         files = tuple(sorted(path.name for path in building.iterdir()))
     return ExportSummary(run=str(paths.root), folder=str(folder), files=files, num_trials=num_trials, left_out=None)
-
-
-def _read_block(store: TrialStore, block: int) -> dict[str, NDArray[Any]]:
-    found, damage = read_checked(store, block, every_trial=False)
-    for name in store.optional_arrays:
-        try:
-            found[name] = store.read(name, block)
-        except ValueError as error:
-            damage.append(Damage(block=block, array=name, problem=str(error)))
-    refuse_damage(store, damage)
-    return found
 
 
 def _open_arrays(building: Path, store: TrialStore, num_trials: int) -> dict[str, np.memmap[Any, Any]]:
     """Make the files that the store has arrays for, at their full length."""
     arrays = {}
     for name, source in _FILES.items():
-        if source in (*BIT_ARRAYS, *store.optional_arrays):
+        if source in store.block_arrays:
             path, stored = building / f"{name}.npy", store.array(source)
             arrays[name] = np.lib.format.open_memmap(
                 path, mode="w+", dtype=stored.dtype, shape=(num_trials, stored.shape[1])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Float16, Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from feldman.experiment import TrainingSection
+from feldman.experiment import OutputsSection, TrainingSection
 from feldman.learners.device_data import DeviceData
+from feldman.learners.outputs import LARGEST_MARGIN
 from feldman.learners.protocol import Correctness
 
-__all__ = ["Descent", "Logits", "TrainingSteps", "evaluated", "finished", "shuffles"]
+__all__ = ["Descent", "Logits", "TrainingSteps", "evaluated", "finished", "logit_margins", "shuffles"]
 
 Logits = Callable[[Shaped[Tensor, "..."]], Float[Tensor, "trial example class"]]
 """Trained models: from examples as the data set has them to what each model says of them."""
@@ -73,8 +74,10 @@ def finished(steps: TrainingSteps) -> Logits:
             return logits
 
 
-def evaluated(logits: Logits, data: DeviceData, seeds: Sequence[int], examples_at_once: int) -> Correctness:
-    """Say which examples trained models get right.
+def evaluated(
+    logits: Logits, data: DeviceData, seeds: Sequence[int], examples_at_once: int, outputs: OutputsSection
+) -> Correctness:
+    """Say which examples trained models get right, and what else is recorded of them.
 
     Parameters
     ----------
@@ -86,6 +89,8 @@ def evaluated(logits: Logits, data: DeviceData, seeds: Sequence[int], examples_a
         Those of the trials, for the error.
     examples_at_once
         How many examples are shown at once.
+    outputs
+        What is recorded beside.
 
     Raises
     ------
@@ -93,18 +98,51 @@ def evaluated(logits: Logits, data: DeviceData, seeds: Sequence[int], examples_a
         If a model has diverged: the argmax of what is not finite would pass for a prediction.
     """
 
-    def correct(x: Tensor, y: Tensor) -> NDArray[np.bool_]:
-        parts = [_predicted(logits(x[k : k + examples_at_once]), seeds) for k in range(0, len(x), examples_at_once)]
-        return np.asarray((torch.cat(parts, dim=1) == y).cpu())
+    def answers(x: Tensor, y: Tensor) -> dict[str, NDArray[Any]]:
+        parts = []
+        for start in range(0, len(x), examples_at_once):
+            shown = slice(start, start + examples_at_once)
+            parts.append(_answers(_finite(logits(x[shown]), seeds), y[shown], outputs))
+        return {name: torch.cat([part[name] for part in parts], dim=1).cpu().numpy() for name in parts[0]}
 
     with torch.inference_mode():
-        return Correctness(correct(data.x_train, data.y_train), correct(data.x_test, data.y_test))
+        train, test = answers(data.x_train, data.y_train), answers(data.x_test, data.y_test)
+    return Correctness(
+        train["correct"],
+        test["correct"],
+        train_margin=train.get("margin"),
+        test_margin=test.get("margin"),
+        train_prediction=train.get("prediction"),
+        test_prediction=test.get("prediction"),
+    )
 
 
-def _predicted(logits: Float[Tensor, "trial example class"], seeds: Sequence[int]) -> Int64[Tensor, "trial example"]:
+def logit_margins(
+    logits: Float[Tensor, "trial example class"], labels: Int64[Tensor, " example"]
+) -> Float16[Tensor, "trial example"]:
+    """Return what `feldman.learners.outputs.margins` does, of finite logits, on their device."""
+    chosen = labels[:, None].expand(*logits.shape[:2], 1)
+    others = logits.scatter(2, chosen, -torch.inf).amax(dim=2)
+    margin = logits.gather(2, chosen)[:, :, 0] - others
+    return margin.clamp(-LARGEST_MARGIN, LARGEST_MARGIN).to(torch.float16) + 0.0  # no negative zero
+
+
+def _answers(
+    logits: Float[Tensor, "trial example class"], labels: Int64[Tensor, " example"], outputs: OutputsSection
+) -> dict[str, Tensor]:
+    predicted = logits.argmax(dim=2)
+    found = {"correct": predicted == labels}
+    if outputs.margins:
+        found["margin"] = logit_margins(logits, labels)
+    if outputs.predictions:
+        found["prediction"] = predicted
+    return found
+
+
+def _finite(logits: Float[Tensor, "trial example class"], seeds: Sequence[int]) -> Float[Tensor, "trial example class"]:
     if not bool(torch.isfinite(logits).all()):
         raise FloatingPointError(
             f"training diverged (logits are not finite) in a trial among seeds {seeds[0]} .. {seeds[-1]}; "
             "lower training.learning_rate"
         )
-    return logits.argmax(dim=-1)
+    return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float16, Int64, Integer
 
 __all__ = ["Correctness", "Learner"]
 
@@ -21,11 +21,19 @@ class Correctness(NamedTuple):
         bool [trial, test].
     num_unconverged
         In how many trials an iterative learner stopped before it had converged, if it can tell.
+    train_margin, test_margin
+        float16 [trial, train] and [trial, test], if the experiment records margins; see `feldman.learners.outputs.margins`.
+    train_prediction, test_prediction
+        Labels, integers of the same shapes, if the experiment records predictions.
     """
 
     train: Bool[np.ndarray, "trial train"]
     test: Bool[np.ndarray, "trial test"]
     num_unconverged: int = 0
+    train_margin: Float16[np.ndarray, "trial train"] | None = None
+    test_margin: Float16[np.ndarray, "trial test"] | None = None
+    train_prediction: Integer[np.ndarray, "trial train"] | None = None
+    test_prediction: Integer[np.ndarray, "trial test"] | None = None
 
 
 @runtime_checkable

@@ -19,6 +19,9 @@ from feldman.learners.torch_models import TorchSection, build_module, seeded
 
 __all__ = ["StackedMlp", "stacked_training"]
 
+_VECTOR = 64
+"""Parameters in a whole number of the processor's vectors, whatever their length."""
+
 
 def stacked_training(
     section: TorchSection,
@@ -79,13 +82,18 @@ class StackedMlp:
     def __init__(self, modules: Sequence[nn.Module], device: torch.device, training: TrainingSection) -> None:
         linears = [[layer for layer in module.children() if isinstance(layer, nn.Linear)] for module in modules]
         stacks = list(zip(*linears, strict=True))
-        with torch.inference_mode():
-            self._weights = [torch.stack([one.weight.T for one in stack]).to(device) for stack in stacks]
-            self._biases = [torch.stack([one.bias[None] for one in stack]).to(device) for stack in stacks]
-            self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
-            self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
-            self._descent = Descent([*self._weights, *self._biases], training)
         self._product_type = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
+        with torch.inference_mode():
+            parts = [torch.stack([one.weight.T for one in stack]) for stack in stacks]
+            parts += [torch.stack([one.bias[None] for one in stack]) for stack in stacks]
+            self._shapes = [part.shape for part in parts]
+            self._num_weights = sum(shape.numel() for shape in self._shapes[: len(stacks)])
+            # All parameters lie in one tensor, so that lowering, raising and updating are one operation each.
+            self._parameters = _padded(torch.cat([part.flatten() for part in parts])).to(device)
+            self._gradients = torch.zeros_like(self._parameters)
+            # Where products are lowered, so are their results.
+            self._products = self._gradients.to(self._product_type)
+            self._descent = Descent([self._parameters], training)
 
     def step(
         self, x: Float[Tensor, "trial batch features"], y: Int64[Tensor, "trial batch"], learning_rate: float
@@ -96,7 +104,9 @@ class StackedMlp:
         :math:`(softmax(z) - e_y) / B` at the logits, :math:`a^T g` at a layer's weights, and where ReLU let nothing through
         it is 0.
         """
-        weights, biases = self._lowered(self._weights), self._lowered(self._biases)
+        weights, biases = self._layers(self._parameters.to(self._product_type))
+        weight_gradients, _ = self._layers(self._products)
+        _, bias_gradients = self._layers(self._gradients)
         activations = [x.to(self._product_type)]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
@@ -105,30 +115,39 @@ class StackedMlp:
         at_logits = torch.softmax(logits, dim=1, dtype=torch.float32)
         at_logits.scatter_add_(1, y[:, None], at_logits.new_full((1, 1, 1), -1.0).expand(len(y), 1, y.shape[1]))
         at_logits /= y.shape[1]
-        torch.sum(at_logits, dim=2, out=self._bias_gradients[-1].squeeze(1))
+        torch.sum(at_logits, dim=2, out=bias_gradients[-1].squeeze(1))
         gradient = at_logits.to(self._product_type).transpose(1, 2)
         for layer in reversed(range(len(weights))):
-            self._set_gradient(self._weight_gradients[layer], activations[layer].transpose(1, 2), gradient)
+            torch.bmm(activations[layer].transpose(1, 2), gradient, out=weight_gradients[layer])
             if layer:
                 below = torch.bmm(gradient, weights[layer].transpose(1, 2))
                 gradient = torch.ops.aten.threshold_backward(below, activations[layer], 0)
-                torch.sum(gradient, dim=1, keepdim=True, dtype=torch.float32, out=self._bias_gradients[layer - 1])
-        self._descent.step([*self._weight_gradients, *self._bias_gradients], learning_rate)
+                torch.sum(gradient, dim=1, keepdim=True, dtype=torch.float32, out=bias_gradients[layer - 1])
+        if self._products.dtype != self._gradients.dtype:
+            self._gradients[: self._num_weights].copy_(self._products[: self._num_weights])
+        self._descent.step([self._gradients], learning_rate)
 
     def logits(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
-        hidden = x.to(self._product_type).expand(len(self._weights[0]), -1, -1)
-        layers = list(zip(self._lowered(self._weights), self._lowered(self._biases), strict=True))
-        for weight, bias in layers[:-1]:
+        weights, biases = self._layers(self._parameters.to(self._product_type))
+        hidden = x.to(self._product_type).expand(len(weights[0]), -1, -1)
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             hidden = torch.baddbmm(bias, hidden, weight).relu_()
-        weight, bias = layers[-1]
-        return torch.baddbmm(bias, hidden, weight).to(torch.float32)
+        return torch.baddbmm(biases[-1], hidden, weights[-1]).to(torch.float32)
 
-    def _lowered(self, parameters: list[Tensor]) -> list[Tensor]:
-        return [parameter.to(self._product_type) for parameter in parameters]
+    def _layers(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """View the weights [trial, in, out] and biases [trial, 1, out] of all layers in a tensor that holds them all."""
+        views, start = [], 0
+        for shape in self._shapes:
+            views.append(flat[start : start + shape.numel()].view(shape))
+            start += shape.numel()
+        return views[: len(views) // 2], views[len(views) // 2 :]
 
-    def _set_gradient(self, gradient: Tensor, left: Tensor, right: Tensor) -> None:
-        if self._product_type == torch.float32:
-            torch.bmm(left, right, out=gradient)
-        else:
-            gradient.copy_(torch.bmm(left, right))
+
+def _padded(flat: Float[Tensor, " parameter"]) -> Float[Tensor, " padded"]:
+    """Add zeros up to a whole number of vectors.
+
+    The fused update rounds what is left over after the last whole vector otherwise than the rest, and what is left over would
+    depend on the number of trials.
+    """
+    return nn.functional.pad(flat, (0, -len(flat) % _VECTOR))

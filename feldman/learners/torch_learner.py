@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
 from feldman.data.dataset import Dataset
-from feldman.experiment import ExecutionSection, TrainingSection
+from feldman.experiment import ExecutionSection, OutputsSection, TrainingSection
 from feldman.learner_sections import ImageLearner
 from feldman.learners.descent import TrainingSteps, evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
@@ -21,15 +22,19 @@ from feldman.learners.torch_models import TorchSection
 
 __all__ = ["data_on_device", "torch_learner", "trainings"]
 
-_EVALUATION_EXAMPLES = 512
+_LOOPED_EXAMPLES = 512
 """Examples that one model is evaluated on at once. 4,096 small images take 3 times as long: their activations leave the cache."""
 
-_EVALUATION_ROWS = 8192
-"""Rows (trials x examples) that a stack of models is evaluated on at once."""
+_STACKED_EXAMPLES = 160
+"""The same for a stack. Not fewer for a larger one: products of other sizes may round otherwise."""
 
 
 def torch_learner(
-    section: TorchSection, training: TrainingSection, execution: ExecutionSection, dataset: Dataset
+    section: TorchSection,
+    training: TrainingSection,
+    execution: ExecutionSection,
+    dataset: Dataset,
+    outputs: OutputsSection,
 ) -> Learner:
     """Make the `Learner` for a built-in model.
 
@@ -44,16 +49,28 @@ def torch_learner(
 
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
         steps, num_stacked = trainings(section, training, data, masks, seeds)
-        at_once = _EVALUATION_EXAMPLES if num_stacked == 1 else max(1, _EVALUATION_ROWS // num_stacked)
+        examples_at_once = _STACKED_EXAMPLES if _is_stacked(section) else _LOOPED_EXAMPLES
         parts = []
         for k, one in enumerate(steps):
             trained = [int(seed) for seed in seeds[k * num_stacked : (k + 1) * num_stacked]]
-            parts.append(evaluated(finished(one), data, trained, at_once))
-        return Correctness(
-            np.concatenate([part.train for part in parts]), np.concatenate([part.test for part in parts])
-        )
+            parts.append(evaluated(finished(one), data, trained, examples_at_once, outputs))
+        return _joined(parts)
 
     return learner
+
+
+def _joined(parts: Sequence[Correctness]) -> Correctness:
+    """Put the results of some trials together."""
+
+    def column(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return None if columns[0] is None else np.concatenate(columns)
+
+    return Correctness(**{name: column(name) for name in Correctness._fields if name != "num_unconverged"})
+
+
+def _is_stacked(section: TorchSection) -> bool:
+    return getattr(section, "vectorize", False) is not False
 
 
 def data_on_device(execution: ExecutionSection, dataset: Dataset) -> DeviceData:
@@ -82,7 +99,7 @@ def trainings(
     """
     subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
     numbers = [int(seed) for seed in seeds]
-    if getattr(section, "vectorize", False) is False:
+    if not _is_stacked(section):
         one_by_one = zip(subsets, numbers, strict=True)
         return (looped_training(section, training, data, subset, seed) for subset, seed in one_by_one), 1
     return iter([stacked_training(section, training, data, subsets, numbers)]), len(numbers)

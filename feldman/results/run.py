@@ -33,7 +33,7 @@ class RunStatus:
     """How far a run is.
 
     ``trials`` are the first and the end of those that it trains, all of the plan or a range; ``complete`` says whether they are
-    committed.
+    committed. ``outputs`` are those of ``"margins"`` and ``"predictions"`` that it records beside correctness bits.
     """
 
     run: str
@@ -50,6 +50,7 @@ class RunStatus:
     num_committed_blocks: int
     block_size: int
     subset_size: int
+    outputs: tuple[str, ...]
     mean_train_accuracy: float | None
     mean_test_accuracy: float | None
     std_test_accuracy: float | None
@@ -116,6 +117,7 @@ class Run:
             num_committed_blocks=len(blocks),
             block_size=subsets.block_size,
             subset_size=subset_size(subsets.subset_ratio, store.num_train),
+            outputs=store.experiment.outputs.names,
             mean_train_accuracy=recorded["train_accuracy"][0],
             mean_test_accuracy=recorded["test_accuracy"][0],
             std_test_accuracy=recorded["test_accuracy"][1],

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feldman.errors import CorruptStoreError, command
-from feldman.trials.layout import BLOCK_ARRAYS
+from feldman.learners.outputs import margins_agree, predictions_agree
 from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.store import TrialStore
 from feldman.trials.task import subset_accuracy
@@ -74,8 +74,8 @@ def read_checked(
 ) -> tuple[dict[str, NDArray[Any]], list[Damage]]:
     """Read all arrays of a block, its checksums compared; compare it with the plan and with itself.
 
-    Subsets and seeds are drawn again from (seed, trial), unless they were imported, and accuracies recomputed from the bits: a
-    chunk that belongs to another block has a valid checksum too.
+    Subsets and seeds are drawn again from (seed, trial), unless they were imported, accuracies recomputed from the bits, and
+    margins and predictions held against them: a chunk that belongs to another block has a valid checksum too.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def read_checked(
         What is wrong; empty if all is well.
     """
     damage, arrays = [], {}
-    for name in BLOCK_ARRAYS:
+    for name in store.block_arrays:
         try:
             arrays[name] = store.read(name, block)
         except ValueError as error:
@@ -141,8 +141,29 @@ def _differences(store: TrialStore, block: int, arrays: dict[str, NDArray[Any]],
         expected["trial_seed"] = (trial_seeds(subsets.seed, trials), "the plan of the seed")
     expected["train_accuracy"] = (subset_accuracy(masks, arrays["train_correct"]), "its bits")
     expected["test_accuracy"] = (arrays["test_correct"].mean(axis=1).astype(np.float32), "its bits")
+    differing = {
+        name: source for name, (values, source) in expected.items() if not np.array_equal(arrays[name], values)
+    }
+    differing |= dict.fromkeys(_disagreeing_outputs(store, arrays), "its bits")
     return [
         Damage(block=block, array=name, problem=f"{name} of block {block} differs from {source}")
-        for name, (values, source) in expected.items()
-        if not np.array_equal(arrays[name], values)
+        for name, source in differing.items()
     ]
+
+
+def _disagreeing_outputs(store: TrialStore, arrays: dict[str, NDArray[Any]]) -> list[str]:
+    """Return the margins and predictions that are not of these bits."""
+    found = []
+    for part in ("train", "test"):
+        correct = arrays[f"{part}_correct"]
+        margin, prediction = (arrays.get(f"{part}_{kind}") for kind in ("margin", "prediction"))
+        if margin is not None and not margins_agree(margin, correct):
+            found.append(f"{part}_margin")
+        if prediction is not None:
+            try:
+                labels = store.labels(part)
+            except (ValueError, RuntimeError):  # told by find_small_damage, and of no block
+                continue
+            if not predictions_agree(prediction, correct, labels):
+                found.append(f"{part}_prediction")
+    return found

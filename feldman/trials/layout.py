@@ -16,19 +16,20 @@ from zarr.core.array_spec import ArrayConfigParams
 
 from feldman import __version__
 from feldman.data.dataset import Dataset
-from feldman.experiment import Experiment
+from feldman.experiment import Experiment, OutputsSection
+from feldman.learners.outputs import label_type
 
 __all__ = [
     "BIT_ARRAYS",
     "BLOCK_ARRAYS",
     "FORMAT",
     "FORMAT_VERSION",
-    "OPTIONAL_ARRAYS",
     "TRIAL_ARRAYS",
     "create_arrays",
     "dataset_attributes",
     "has_own_codecs",
     "open_array",
+    "output_arrays",
     "store_attributes",
 ]
 
@@ -41,12 +42,20 @@ TRIAL_ARRAYS = ("trial_seed", "train_accuracy", "test_accuracy", "train_seconds"
 BLOCK_ARRAYS = (*BIT_ARRAYS, *TRIAL_ARRAYS)
 """The arrays that a block has a part in; the first three are the truth that estimates count."""
 
-OPTIONAL_ARRAYS = ("train_margin", "test_margin")
-"""Float16 [trial, example]; a store may have them, written by rules as the bits are."""
+_OUTPUT_ARRAYS = {
+    "margins": ("train_margin", "test_margin"),
+    "predictions": ("train_prediction", "test_prediction"),
+}
+"""[trial, example]; a store has those that ``[outputs]`` of its experiment asks for, written by the rules of the bits."""
 
 _WRITE_ALL: ArrayConfigParams = {
     "write_empty_chunks": True
 }  # so that a committed block whose chunk is gone can be told from an all-False one
+
+
+def output_arrays(outputs: OutputsSection) -> tuple[str, ...]:
+    """Return the arrays that a store has beside `BLOCK_ARRAYS`."""
+    return tuple(array for name in outputs.names for array in _OUTPUT_ARRAYS[name])
 
 
 def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -74,6 +83,7 @@ def create_arrays(
     experiment: Experiment,
     y_train: Integer[np.ndarray, " train"],
     y_test: Integer[np.ndarray, " test"],
+    num_classes: int,
 ) -> None:
     """Make all arrays of a store; write the labels."""
     subsets = experiment.subsets
@@ -96,6 +106,11 @@ def create_arrays(
         ("train_seconds", ("trial",), "float32", float("nan")),
         ("committed", ("block",), "uint8", 0),
     ]
+    predicted_type = label_type(num_classes).name
+    for name in output_arrays(experiment.outputs):
+        axis, kind = name.split("_")
+        dtype, fill_value = ("float16", float("nan")) if kind == "margin" else (predicted_type, 0)
+        arrays.append((name, ("trial", axis), dtype, fill_value))
     for name, dimensions, dtype, fill_value in arrays:
         bits = dtype == "bool"
         blosc = BloscCodec(

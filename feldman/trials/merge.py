@@ -12,11 +12,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command, listed
+from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command
 from feldman.experiment import Experiment
 from feldman.learners.training_path import assumed_path
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
-from feldman.trials.layout import BIT_ARRAYS, create_arrays, store_attributes
+from feldman.trials.layout import BIT_ARRAYS, BLOCK_ARRAYS, create_arrays, output_arrays, store_attributes
 from feldman.trials.store import TrialStore, built_group
 
 __all__ = ["MergeReport", "check_sources", "merge_stores", "merged_experiment"]
@@ -39,12 +39,15 @@ class MergeReport:
         How many of them another source holds, too, with equal bits.
     num_left_out
         Trials of short last blocks that do not fill a block of the merged store.
+    outputs_left_out
+        Which of ``"margins"`` and ``"predictions"`` some sources record and others do not.
     """
 
     num_read: tuple[int, ...]
     num_taken: tuple[int, ...]
     num_shared: int
     num_left_out: int
+    outputs_left_out: tuple[str, ...]
 
 
 def check_sources(sources: Sequence[TrialStore]) -> None:
@@ -73,10 +76,6 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
             raise RunDirectoryError(
                 f"'{run}' was imported from {source.imported_from}: its trials are not of a plan that others continue; "
                 "import all run folders together instead"
-            )
-        if source.optional_arrays:
-            raise RunDirectoryError(
-                f"'{run}' holds {listed(source.optional_arrays)}, which a merge does not carry over yet; leave it out"
             )
         places = (f"in '{first.path.parent}'", f"in '{run}'")
         fields = first.differences(source.experiment, source.attributes["dataset"]["fingerprint"], places)
@@ -112,15 +111,18 @@ def merged_experiment(sources: Sequence[TrialStore]) -> Experiment:
     """Return the experiment of the merged store.
 
     Its plan is as long as the longest. Its blocks are as large as the greatest common divisor of all block sizes: so every whole
-    block of a source is made of whole merged blocks. Where the data set lies and how trials are executed is the first one's
-    word, but for the range of trials.
+    block of a source is made of whole merged blocks. It records what every source does. Where the data set lies and how trials
+    are executed is the first one's word, but for the range of trials.
     """
     plans = [source.experiment.subsets for source in sources]
     subsets = {
         "num_trials": max(plan.num_trials for plan in plans),
         "block_size": math.gcd(*(plan.block_size for plan in plans)),
     }
-    return sources[0].experiment.replace("subsets", subsets).replace("execution", {"trials": None})
+    recorded = [set(source.experiment.outputs.names) for source in sources]
+    outputs = {name: name in set.intersection(*recorded) for name in set.union(*recorded)}
+    merged = sources[0].experiment.replace("subsets", subsets).replace("execution", {"trials": None})
+    return merged.replace("outputs", outputs)
 
 
 def merge_stores(
@@ -145,18 +147,19 @@ def merge_stores(
     CorruptStoreError
         If a committed block of a source is damaged.
     StoreMismatchError
-        If sources hold other bits of the same trials.
+        If sources hold other bits or predictions of the same trials.
     StorageError
         If the storage refuses.
     """
     experiment, first = merged_experiment(sources), sources[0]
-    readers = [_Reader(source) for source in sources]
+    readers = [_Reader(source, (*BLOCK_ARRAYS, *output_arrays(experiment.outputs))) for source in sources]
     total = sum(reader.num_trials for reader in readers)
     tally = _Tally(taken=[0] * len(sources))
     with built_group(path) as building:
         attributes = store_attributes(experiment, first.attributes["dataset"])
         group = zarr.create_group(building, zarr_format=3, attributes=attributes)
-        create_arrays(group, experiment, first.labels("train"), first.labels("test"))
+        num_classes = len(first.attributes["dataset"]["class_names"])
+        create_arrays(group, experiment, first.labels("train"), first.labels("test"), num_classes)
         merged = TrialStore.open(building)
         if first.training_path is not None:
             merged.record_training_path(first.training_path)
@@ -169,7 +172,13 @@ def merge_stores(
         num_taken=tuple(tally.taken),
         num_shared=tally.shared,
         num_left_out=tally.left_out,
+        outputs_left_out=_outputs_left_out(sources, experiment),
     )
+
+
+def _outputs_left_out(sources: Sequence[TrialStore], merged: Experiment) -> tuple[str, ...]:
+    recorded = {name for source in sources for name in source.experiment.outputs.names}
+    return tuple(sorted(recorded - set(merged.outputs.names)))
 
 
 @dataclass(kw_only=True)
@@ -183,9 +192,13 @@ class _Tally:
 
 
 class _Reader:
-    """Reads a source's committed blocks, each once and checked, and keeps the last one; ask for trials in ascending order."""
+    """Reads a source's committed blocks, each once and checked, and keeps the last one; ask for trials in ascending order.
 
-    def __init__(self, store: TrialStore) -> None:
+    ``names`` are the arrays that are carried over.
+    """
+
+    def __init__(self, store: TrialStore, names: tuple[str, ...]) -> None:
+        self._names = names
         self._store, self._committed = store, set(store.committed_blocks())  # a source may go on meanwhile
         self._block: int | None = None
         self._arrays: Rows = {}
@@ -205,7 +218,7 @@ class _Reader:
             self._block = block
             self.num_read += len(held)
         rows = slice(trials.start - held.start, trials.stop - held.start)
-        return {name: values[rows] for name, values in self._arrays.items()}
+        return {name: self._arrays[name][rows] for name in self._names}
 
 
 def _merge_block(merged: TrialStore, block: int, readers: Sequence[_Reader], tally: _Tally) -> None:
@@ -230,10 +243,13 @@ def _merge_block(merged: TrialStore, block: int, readers: Sequence[_Reader], tal
 
 
 def _differing(rows: Rows, other: Rows) -> list[int]:
-    """Return in which of their common trials two sources have other bits."""
+    """Return in which of their common trials two sources have other bits or predictions.
+
+    Margins are not compared: floats are rounded otherwise in blocks of another size.
+    """
     common = min(len(rows["trial_seed"]), len(other["trial_seed"]))
     differs = np.zeros(common, bool)
-    for name in BIT_ARRAYS:
+    for name in rows.keys() & {*BIT_ARRAYS, "train_prediction", "test_prediction"}:
         differs |= (rows[name][:common] != other[name][:common]).any(axis=1)
     found: list[int] = np.flatnonzero(differs).tolist()
     return found

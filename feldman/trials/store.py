@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feldman import __version__
 from feldman.data.dataset import Dataset
-from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, listed
+from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, command, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
 from feldman.learners.training_path import TrainingPath
@@ -28,11 +28,11 @@ from feldman.trials.layout import (
     BLOCK_ARRAYS,
     FORMAT,
     FORMAT_VERSION,
-    OPTIONAL_ARRAYS,
     create_arrays,
     dataset_attributes,
     has_own_codecs,
     open_array,
+    output_arrays,
     store_attributes,
 )
 from feldman.trials.storage import storage_errors
@@ -53,8 +53,8 @@ class TrialStore:
         The Zarr group.
     experiment
         What is estimated, as the store has it.
-    optional_arrays
-        Those of ``train_margin`` and ``test_margin`` that it has.
+    block_arrays
+        The arrays that a block has a part in: those of every store, and those that its experiment records beside.
     """
 
     def __init__(self, path: Path, group: zarr.Group, experiment: Experiment) -> None:
@@ -62,10 +62,9 @@ class TrialStore:
         self.experiment = experiment
         self._group = group
         self._kept: dict[int, dict[str, NDArray[Any]]] = {}
-        self.optional_arrays = tuple(name for name in OPTIONAL_ARRAYS if name in group)
+        self.block_arrays = (*BLOCK_ARRAYS, *output_arrays(experiment.outputs))
         self._arrays = {
-            name: open_array(group, name)
-            for name in (*BLOCK_ARRAYS, *self.optional_arrays, "committed", "train_label", "test_label")
+            name: open_array(group, name) for name in (*self.block_arrays, "committed", "train_label", "test_label")
         }
 
     @classmethod
@@ -80,7 +79,7 @@ class TrialStore:
         with built_group(path) as building:
             attributes = store_attributes(experiment, dataset_attributes(dataset))
             group = zarr.create_group(building, zarr_format=3, attributes=attributes)
-            create_arrays(group, experiment, dataset.y_train, dataset.y_test)
+            create_arrays(group, experiment, dataset.y_train, dataset.y_test, dataset.num_classes)
         return cls.open(path)
 
     @classmethod
@@ -287,7 +286,7 @@ class TrialStore:
 
     def commit_block(self, result: BlockResult) -> None:
         """Unpack a trained block and commit it; see `commit_arrays`."""
-        arrays = {name: getattr(result, name) for name in BLOCK_ARRAYS}
+        arrays = {name: getattr(result, name) for name in self.block_arrays}
         for name in BIT_ARRAYS:
             arrays[name] = unpack_bits(arrays[name], self._arrays[name].shape[1])
         for name, values in self._kept.pop(result.block, {}).items():  # trials that this block had before the run grew
@@ -306,7 +305,7 @@ class TrialStore:
             raise FeldmanError(f"block {block} is committed already; this is a defect of feldman, please report it")
         trials = self.experiment.subsets.block_trials(block)
         with storage_errors(self.path):
-            for name in BLOCK_ARRAYS:
+            for name in self.block_arrays:
                 self._arrays[name][trials.start : trials.stop] = arrays[name]
             self._arrays["committed"][block] = 1
 
@@ -328,7 +327,7 @@ class TrialStore:
         last = subsets.num_blocks - 1
         if num_trials > subsets.num_trials and len(subsets.block_trials(last)) < subsets.block_size:
             if self.is_committed(last):
-                self._kept[last] = {name: self.read(name, last) for name in BLOCK_ARRAYS}
+                self._kept[last] = {name: self.read(name, last) for name in self.block_arrays}
             self.withdraw_block(last)
         grown = self.experiment.replace("subsets", {"num_trials": num_trials})
         self.experiment = grown.replace("execution", {"trials": trials})
@@ -373,7 +372,7 @@ class TrialStore:
     def fit_arrays(self) -> None:
         """Give every array the length that the experiment says: a kill while growing leaves some longer than others."""
         with storage_errors(self.path):
-            for name in (*BLOCK_ARRAYS, "committed"):
+            for name in (*self.block_arrays, "committed"):
                 array = self._arrays[name]
                 length = self.num_blocks if name == "committed" else self.experiment.subsets.num_trials
                 if array.shape[0] != length:
@@ -405,7 +404,7 @@ class TrialStore:
         return fields
 
     def check_experiment(self, experiment: Experiment, dataset_fingerprint: str) -> None:
-        """Refuse to add trials of another experiment.
+        """Refuse to add trials of another experiment, or trials of which something else is recorded.
 
         Raises
         ------
@@ -417,6 +416,18 @@ class TrialStore:
             raise StoreMismatchError(
                 f"'{self.path.parent}' holds another experiment; choose another run directory. What differs:\n  "
                 + "\n  ".join(fields)
+            )
+        if self.experiment.outputs != experiment.outputs:
+            found, asked = (
+                listed(outputs.names) or "no outputs" for outputs in (self.experiment.outputs, experiment.outputs)
+            )
+            flags = [
+                f"outputs.{name}={str(value).lower()}" for name, value in self.experiment.outputs.model_dump().items()
+            ]
+            raise StoreMismatchError(
+                f"'{self.path.parent}' records {found} and the experiment asks for {asked}: what is recorded is decided when "
+                f"a run is made. To go on with it, set {' and '.join(flags)}, or use "
+                f"`{command('resume', self.path.parent)}`; to record something else, choose another run directory"
             )
 
 

@@ -6,15 +6,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Int64, Integer, UInt8
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
 from feldman.data.mapped import MappedDataset
-from feldman.experiment import Experiment
+from feldman.experiment import Experiment, OutputsSection
 from feldman.learners.load import load_learner
+from feldman.learners.outputs import label_type
+from feldman.learners.protocol import Correctness
+from feldman.trials.layout import output_arrays
 from feldman.trials.plan import subset_masks, trial_seeds
 
 __all__ = ["BlockResult", "pack_bits", "prepare_block_task", "unpack_bits"]
@@ -22,7 +26,10 @@ __all__ = ["BlockResult", "pack_bits", "prepare_block_task", "unpack_bits"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockResult:
-    """What a worker sends back: bits packed along the example axis, a record a trial, and how many did not converge."""
+    """What a worker sends back: bits packed along the example axis, a record a trial, and how many did not converge.
+
+    Margins and predictions are there if the experiment records them.
+    """
 
     block: int
     subset_mask: UInt8[np.ndarray, "trial packed_train"]
@@ -33,6 +40,10 @@ class BlockResult:
     test_accuracy: Float32[np.ndarray, " trial"]
     train_seconds: Float32[np.ndarray, " trial"]
     num_unconverged: int = 0
+    train_margin: Float16[np.ndarray, "trial train"] | None = None
+    test_margin: Float16[np.ndarray, "trial test"] | None = None
+    train_prediction: Integer[np.ndarray, "trial train"] | None = None
+    test_prediction: Integer[np.ndarray, "trial test"] | None = None
 
 
 def prepare_block_task(
@@ -85,9 +96,19 @@ def prepare_block_task(
             test_accuracy=correct.test.mean(axis=1).astype(np.float32),
             train_seconds=np.full(len(trials), seconds, np.float32),
             num_unconverged=correct.num_unconverged,
+            **_recorded(correct, experiment.outputs, dataset.num_classes),
         )
 
     return train_block
+
+
+def _recorded(correct: Correctness, outputs: OutputsSection, num_classes: int) -> dict[str, Any]:
+    """Return the margins and predictions that are asked for, labels in as few bytes as the store keeps them."""
+    found = {name: getattr(correct, name) for name in output_arrays(outputs)}
+    return {
+        name: values.astype(label_type(num_classes)) if name.endswith("_prediction") else values
+        for name, values in found.items()
+    }
 
 
 def subset_accuracy(

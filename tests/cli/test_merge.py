@@ -98,7 +98,8 @@ def test_a_merge_is_one_document_for_scripts(commands: Commands) -> None:
     answer = commands("merge", "a", "b", "--json", "-o", "both")
     document = json.loads(answer.out)
     assert list(document) == [
-        "status", "sources", "num_shared_trials", "num_left_out_trials", "seconds", "memorization_path", "influence_path",
+        "status", "sources", "num_shared_trials", "num_left_out_trials", "outputs_left_out", "seconds",
+        "memorization_path", "influence_path",
     ]  # fmt: skip
     assert document["status"] == json.loads(commands("status", "both", "--json").out)
     sources = [

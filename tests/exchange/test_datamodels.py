@@ -10,6 +10,7 @@ import zarr
 
 from feldman.errors import CorruptStoreError, RunDirectoryError
 from feldman.exchange.datamodels_export import export_datamodels
+from feldman.job import run
 from feldman.trials.rundir import run_paths
 from feldman.trials.store import TrialStore
 from tests.commands import Commands
@@ -48,21 +49,25 @@ def test_only_committed_trials_are_exported_with_their_numbers(done: Path) -> No
     np.testing.assert_array_equal(mapped(done / "out", "masks"), bits_of(done).masks[kept])
 
 
-@pytest.mark.parametrize(("stored", "file"), [("test_margin", "margins"), ("train_margin", "train_margins")])
-def test_margins_come_along_where_a_store_has_them(done: Path, stored: str, file: str) -> None:
-    size = 30 if stored == "test_margin" else 60
-    values = np.random.default_rng(0).normal(size=(40, size)).astype(np.float16)
-    group = zarr.open_group(done / "trials.zarr", mode="r+")
-    array = group.create_array(stored, shape=values.shape, chunks=(8, size), dtype="float16", fill_value=float("nan"))
-    array[:] = values
-    assert f"{file}.npy" in export_datamodels(run_paths(done), done / "out").files
-    found = mapped(done / "out", file)
-    assert found.dtype == np.float16
-    np.testing.assert_array_equal(found, values)
-    (done / "trials.zarr" / stored / "c" / "2" / "0").unlink()
-    with pytest.raises(CorruptStoreError, match=f"chunk {stored}/c/2/0 is missing"):
-        export_datamodels(run_paths(done), done / "again")
-    assert not (done / "again").exists()
+def test_margins_and_predictions_come_along_where_a_run_records_them(done: Path, tmp_path: Path) -> None:
+    told = {"name": "tests.learners:telling_centroid"}
+    outputs = {"margins": True, "predictions": True}
+    experiment = TrialStore.open(done / "trials.zarr").experiment.replace("learner", told).replace("outputs", outputs)
+    run(experiment, tmp_path / "run")
+    recorded = {"margins": "test_margin", "train_margins": "train_margin", "predictions": "test_prediction"}
+    recorded |= {"train_predictions": "train_prediction"}
+    summary = export_datamodels(run_paths(tmp_path / "run"), tmp_path / "out")
+    assert list(summary.files) == sorted([*FILES, *(f"{name}.npy" for name in recorded)])
+    group = zarr.open_group(tmp_path / "run" / "trials.zarr", mode="r")
+    for name, stored in recorded.items():
+        found, expected = mapped(tmp_path / "out", name), np.asarray(group[stored][:])  # type: ignore[index]
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+        assert f"{name}.npy" in (tmp_path / "out" / "README.txt").read_text()
+    (tmp_path / "run" / "trials.zarr" / "test_margin" / "c" / "2" / "0").unlink()
+    with pytest.raises(CorruptStoreError, match="chunk test_margin/c/2/0 is missing"):
+        export_datamodels(run_paths(tmp_path / "run"), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_linear_datamodeling_score_is_computed_as_the_readme_says(done: Path) -> None:

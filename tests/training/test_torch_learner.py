@@ -40,9 +40,15 @@ def train(
     learner: dict[str, Any],
     trials: range | list[int],
     training: dict[str, Any] | None = None,
+    outputs: dict[str, Any] | None = None,
 ) -> Correctness:
     experiment = Experiment.model_validate(
-        {"dataset": {"name": "digits"}, "learner": learner, "training": training or FAST_TRAINING}
+        {
+            "dataset": {"name": "digits"},
+            "learner": learner,
+            "training": training or FAST_TRAINING,
+            "outputs": outputs or {},
+        }
     )
     masks = np.concatenate([subset_masks(3, range(one, one + 1), dataset.num_train, 0.7) for one in trials])
     seeds = np.concatenate([trial_seeds(3, range(one, one + 1)) for one in trials])
@@ -56,6 +62,20 @@ def test_a_trial_does_not_depend_on_the_trials_it_shares_a_block_with(digits: Da
         alone = train(digits, learner, trials)
         np.testing.assert_array_equal(alone.train, together.train[trials])
         np.testing.assert_array_equal(alone.test, together.test[trials])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("hidden", [[], [128], [33, 17]], ids=str)
+def test_even_the_margins_of_a_trial_do_not_depend_on_its_company(
+    digits: Dataset, hidden: list[int], precision: str
+) -> None:
+    """Bits hardly notice how floats are rounded; margins do."""
+    learner = {"name": "mlp", "hidden": hidden} if hidden else {"name": "linear"}
+    recipe, outputs = {**FAST_TRAINING, "precision": precision}, {"margins": True}
+    together = train(digits, learner, range(30), recipe, outputs)
+    for trials in ([0], [5], [3, 1], list(range(13)), list(range(7, 20))):
+        alone = train(digits, learner, trials, recipe, outputs)
+        np.testing.assert_array_equal(alone.train_margin, np.asarray(together.train_margin)[trials])
 
 
 @pytest.mark.parametrize("learner", [LEARNERS[0], LEARNERS[1], LEARNERS[3]], ids=str)
