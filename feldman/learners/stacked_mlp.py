@@ -20,7 +20,7 @@ from feldman.learners.torch_models import TorchSection, build_module, seeded
 __all__ = ["StackedMlp", "stacked_training"]
 
 _VECTOR = 64
-"""Parameters in a whole number of the processor's vectors, whatever their length."""
+"""Floats in a whole number of the processor's vectors, whatever their length."""
 
 
 def stacked_training(
@@ -130,10 +130,12 @@ class StackedMlp:
     def logits(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
         weights, biases = self._layers(self._parameters.to(self._product_type))
-        hidden = x.to(self._product_type).expand(len(weights[0]), -1, -1)
+        # Whole vectors of examples: what is left over would be rounded one way in a stack of 2 and another way in one of 30.
+        whole = nn.functional.pad(x.to(self._product_type), (0, 0, 0, -len(x) % _VECTOR))
+        hidden = whole.expand(len(weights[0]), -1, -1)
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             hidden = torch.baddbmm(bias, hidden, weight).relu_()
-        return torch.baddbmm(biases[-1], hidden, weights[-1]).to(torch.float32)
+        return torch.baddbmm(biases[-1], hidden, weights[-1])[:, : len(x)].to(torch.float32)
 
     def _layers(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """View the weights [trial, in, out] and biases [trial, 1, out] of all layers in a tensor that holds them all."""

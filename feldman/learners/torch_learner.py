@@ -25,7 +25,7 @@ __all__ = ["data_on_device", "torch_learner", "trainings"]
 _LOOPED_EXAMPLES = 512
 """Examples that one model is evaluated on at once. 4,096 small images take 3 times as long: their activations leave the cache."""
 
-_STACKED_EXAMPLES = 160
+_STACKED_EXAMPLES = 192
 """The same for a stack. Not fewer for a larger one: products of other sizes may round otherwise."""
 
 
