@@ -37,6 +37,10 @@ FORMAT = "feldman-trials"
 FORMAT_VERSION = 1
 MAX_CHUNK_EXAMPLES = 65536
 
+_ZSTD_LEVEL = 2
+"""Higher ones look for repetitions that random subsets do not have. Measured beside level 5: stores of CIFAR-100's shape are 0.8%
+larger and encoded in half of the time, those of the digits 22% smaller, for there level 5 makes subsets larger than they were."""
+
 BIT_ARRAYS = ("subset_mask", "train_correct", "test_correct")
 TRIAL_ARRAYS = ("trial_seed", "train_accuracy", "test_accuracy", "train_seconds")
 BLOCK_ARRAYS = (*BIT_ARRAYS, *TRIAL_ARRAYS)
@@ -114,7 +118,10 @@ def create_arrays(
     for name, dimensions, dtype, fill_value in arrays:
         bits = dtype == "bool"
         blosc = BloscCodec(
-            cname="zstd", clevel=5, shuffle="bitshuffle" if bits else "shuffle", typesize=np.dtype(dtype).itemsize
+            cname="zstd",
+            clevel=_ZSTD_LEVEL,
+            shuffle="bitshuffle" if bits else "shuffle",
+            typesize=np.dtype(dtype).itemsize,
         )
         group.create_array(
             name,

@@ -76,31 +76,45 @@ def run_blocks(
     waiting = deque(blocks)
     attempts: dict[int, int] = {}
     in_flight: set[int] = set()
+    arrived: deque[BlockOutcome] = deque()
 
-    def settle(outcome: BlockOutcome) -> None:
-        in_flight.discard(outcome.block)
-        if outcome.error is None:
-            commit(outcome.block, outcome.result)
-            report.committed.append(outcome.block)
-            return
-        attempts[outcome.block] = attempt = attempts.get(outcome.block, 0) + 1
-        on_failure(outcome.block, attempt, outcome.error)
+    def collect(timeout_seconds: float) -> None:
+        for outcome in executor.wait(timeout_seconds):
+            in_flight.discard(outcome.block)
+            if outcome.error is None:
+                arrived.append(outcome)
+            else:
+                fail(outcome.block, outcome.error)
+
+    def fail(block: int, error: str) -> None:
+        attempts[block] = attempt = attempts.get(block, 0) + 1
+        on_failure(block, attempt, error)
         if attempt < max_attempts:
-            waiting.insert(0 if retry_first else len(waiting), outcome.block)
+            waiting.insert(0 if retry_first else len(waiting), block)
         else:
-            report.set_aside[outcome.block] = outcome.error
+            report.set_aside[block] = error
 
-    while (waiting or in_flight) and not report.stopped:
-        report.hopeless = not report.committed and len(report.set_aside) >= _HOPELESS_BLOCKS
+    def commit_next() -> None:
+        outcome = arrived.popleft()
+        commit(outcome.block, outcome.result)
+        report.committed.append(outcome.block)
+
+    while (waiting or in_flight or arrived) and not report.stopped:
+        collect(0.0 if arrived else _POLL_SECONDS)
+        report.hopeless = not (report.committed or arrived) and len(report.set_aside) >= _HOPELESS_BLOCKS
         report.stopped = report.hopeless or should_stop()
-        while waiting and executor.num_free > 0 and not report.stopped:
+        # Before the commit, and one commit a turn: no worker waits for more than the one that is going on. Where commits are
+        # slower than training, workers wait after all, so that results do not pile up.
+        while waiting and executor.num_free > 0 and len(arrived) <= executor.num_workers and not report.stopped:
             block = waiting.popleft()
             in_flight.add(block)
             executor.submit(block)
-        for outcome in executor.wait(_POLL_SECONDS):
-            settle(outcome)
-    while in_flight and grace_polls > 0:
-        for outcome in executor.wait(_POLL_SECONDS):
-            settle(outcome)
-        grace_polls -= 1
+        if arrived:
+            commit_next()
+    while arrived or (in_flight and grace_polls > 0):
+        if arrived:
+            commit_next()
+        else:
+            collect(_POLL_SECONDS)
+            grace_polls -= 1
     return report

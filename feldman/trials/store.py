@@ -22,6 +22,7 @@ from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, 
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
 from feldman.learners.training_path import TrainingPath
+from feldman.trials.chunk_writing import write_rows
 from feldman.trials.chunks import read_chunk
 from feldman.trials.layout import (
     BIT_ARRAYS,
@@ -306,8 +307,8 @@ class TrialStore:
         trials = self.experiment.subsets.block_trials(block)
         with storage_errors(self.path):
             for name in self.block_arrays:
-                self._arrays[name][trials.start : trials.stop] = arrays[name]
-            self._arrays["committed"][block] = 1
+                write_rows(self._arrays[name], trials.start, arrays[name])
+            write_rows(self._arrays["committed"], block, np.ones(1, np.uint8))
 
     def withdraw_block(self, block: int) -> None:
         """Make a block pending again: its chunks were damaged, or it has to grow."""

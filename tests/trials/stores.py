@@ -12,6 +12,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from feldman.experiment import Experiment
+from feldman.trials import chunk_writing
 from feldman.trials.events import EventLog
 from feldman.trials.rundir import RunPaths, run_paths
 from feldman.trials.session import pending_blocks, prepared_store
@@ -66,16 +67,24 @@ def work(run: Path, num_trials: int) -> TrialStore:
 
 @contextmanager
 def crash_at_write(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]:
-    """Let ``number`` writes to Zarr happen, and none after; yields the keys written."""
+    """Let ``number`` writes to a store happen, Zarr's and our own, and none after; yields the keys written."""
     written: list[str] = []
-    real = LocalStore._set
+    zarr_write, own_write = LocalStore._set, chunk_writing._write_file
 
     async def limited(self: LocalStore, key: str, value: Any, exclusive: bool = False) -> None:
         if len(written) >= number:
             raise CrashError(key)
-        await real(self, key, value, exclusive)
+        await zarr_write(self, key, value, exclusive)
+        written.append(key)
+
+    def own_limited(path: Path, content: bytes) -> None:
+        key = "/".join(path.parts[-path.parts[::-1].index("c") - 2 :])  # from the name of the array on
+        if len(written) >= number:
+            raise CrashError(key)
+        own_write(path, content)
         written.append(key)
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "_set", limited)
+        patch.setattr(chunk_writing, "_write_file", own_limited)
         yield written

