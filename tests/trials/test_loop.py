@@ -164,6 +164,23 @@ def test_blocks_are_handed_out_in_their_order_and_failed_ones_after_the_others()
     assert order == [3, 1, 2, 3, 3]
 
 
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_no_worker_waits_for_a_commit_and_results_do_not_pile_up(seed: int, num_workers: int) -> None:
+    executor = FakeExecutor(random.Random(seed), num_workers, {})
+    committed: list[int] = []
+
+    def commit(block: int, result: Any) -> None:
+        handed_out = sum(executor.submitted.values())
+        unsettled = handed_out - len(committed)
+        assert unsettled <= 2 * num_workers
+        if handed_out < 60 and unsettled - len(executor.in_flight) <= num_workers:
+            assert executor.num_free == 0
+        committed.append(block)
+
+    run_blocks(range(60), executor, commit, max_attempts=1)
+    assert len(committed) == 60
+
+
 def test_a_commit_that_fails_ends_the_loop_at_once() -> None:
     executor = FakeExecutor(random.Random(0), 1, {})
 
