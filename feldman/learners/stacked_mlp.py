@@ -12,54 +12,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from feldman.experiment import TrainingSection
-from feldman.learners.descent import Descent, TrainingSteps, shuffles
-from feldman.learners.device_data import DeviceData
-from feldman.learners.recipe import batches_of, learning_rate_at
-from feldman.learners.torch_models import TorchSection, build_module, seeded
+from feldman.learners.descent import Descent
 
-__all__ = ["StackedMlp", "stacked_training"]
-
-
-def stacked_training(
-    section: TorchSection,
-    training: TrainingSection,
-    data: DeviceData,
-    subsets: Sequence[Int64[Tensor, " example"]],
-    seeds: Sequence[int],
-) -> TrainingSteps:
-    """Train the models of all trials of a block at once: the same steps as `looped_training`, trial by trial.
-
-    Parameters
-    ----------
-    section, training
-        Which model (linear or MLP), and the recipe.
-    data
-        What they learn from.
-    subsets
-        Indices of the training examples of each trial, all equally many, on the data's device.
-    seeds
-        The trials'.
-    """
-    modules = []
-    for seed in seeds:
-        with seeded(seed):
-            modules.append(build_module(section, data.example_shape, data.num_classes))
-    x_train = data.x_train.flatten(1)
-    epochs = [shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
-    batches = batches_of(len(subsets[0]), training.batch_size)
-    num_steps, step = training.epochs * len(batches), 0
-    stack = StackedMlp(modules, data.device, training)
-    for orders in zip(*epochs, strict=True):
-        order = torch.stack(orders)
-        for part in batches:
-            batch = order[:, part]
-            with torch.inference_mode():
-                x = data.scaled(x_train.index_select(0, batch.flatten())).unflatten(0, batch.shape)
-                y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
-                stack.step(x, y, learning_rate_at(training, step, num_steps))
-            step += 1
-            yield
-    return lambda x: stack.logits(data.scaled(x.flatten(1)))
+__all__ = ["StackedMlp"]
 
 
 class StackedMlp:
@@ -87,8 +42,9 @@ class StackedMlp:
             self._descent = Descent([*self._weights, *self._biases], training)
         self._product_type = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
 
+    @torch.inference_mode()
     def step(
-        self, x: Float[Tensor, "trial batch features"], y: Int64[Tensor, "trial batch"], learning_rate: float
+        self, x: Float[Tensor, "trial batch *example"], y: Int64[Tensor, "trial batch"], learning_rate: float
     ) -> None:
         r"""Take one step of gradient descent on the mean cross-entropy of each trial's batch.
 
@@ -97,7 +53,7 @@ class StackedMlp:
         it is 0.
         """
         weights, biases = self._lowered(self._weights), self._lowered(self._biases)
-        activations = [x.to(self._product_type)]
+        activations = [x.flatten(2).to(self._product_type)]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
         # Logits lie [trial, class, batch]: softmax over few classes that lie side by side takes 20 times as long.
@@ -115,9 +71,9 @@ class StackedMlp:
                 torch.sum(gradient, dim=1, keepdim=True, dtype=torch.float32, out=self._bias_gradients[layer - 1])
         self._descent.step([*self._weight_gradients, *self._bias_gradients], learning_rate)
 
-    def logits(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "trial batch classes"]:
+    def logits(self, x: Float[Tensor, "..."]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
-        hidden = x.to(self._product_type).expand(len(self._weights[0]), -1, -1)
+        hidden = x.flatten(1).to(self._product_type).expand(len(self._weights[0]), -1, -1)
         layers = list(zip(self._lowered(self._weights), self._lowered(self._biases), strict=True))
         for weight, bias in layers[:-1]:
             hidden = torch.baddbmm(bias, hidden, weight).relu_()
