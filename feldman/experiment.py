@@ -14,6 +14,7 @@ from feldman.errors import suggestion
 from feldman.learner_sections import (
     BUILT_IN_LEARNERS,
     LEARNER_FORMS,
+    CnnLearner,
     ImageLearner,
     LearnerSection,
     MlpLearner,
@@ -156,7 +157,7 @@ class ExecutionSection(Section):
     """``[execution]``: how it is executed. Changes nothing of what is estimated, so the fingerprint leaves it out.
 
     Executor, number of workers and attempts change no bit.
-    Threads (``cpus_per_block``) and hardware round floats in other orders.
+    Threads (``cpus_per_block``), compiled networks and hardware round floats in other orders.
     """
 
     executor: Literal["ray", "in-process"] = "ray"
@@ -164,10 +165,20 @@ class ExecutionSection(Section):
     cpus_per_block: int = Field(default=1, ge=1, le=1024)
     gpus_per_block: float = Field(default=0.0, ge=0, le=1024)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    compile: bool = Field(
+        default=False, description="Compile networks that are trained one after the other, once a worker."
+    )
     max_attempts: int = Field(default=3, ge=1, le=100, description="A block that fails this often is set aside.")
     trials: tuple[int, int] | None = Field(
         default=None, description="[A, B]: train trials A to B - 1 alone, whole blocks of the plan. Default: all."
     )
+
+    @field_validator("gpus_per_block", mode="after")
+    @classmethod
+    def _gpus_as_ray_divides_them(cls, value: float) -> float:
+        if value != (round(value, 4) if value < 1 else round(value)):
+            raise ValueError(f"must be whole, or a share of one GPU in steps of 0.0001; found {value:g}")
+        return value
 
     @field_validator("trials", mode="before")
     @classmethod
@@ -258,6 +269,8 @@ class Experiment(Section):
         fields = dict(_flat(self.model_dump(mode="json", exclude={"execution", "outputs"})))
         defaults = dict(_flat({"training": TrainingSection().model_dump(mode="json")}))
         left_out |= {key for key in _LATER_FIELDS if fields[key] == defaults[key]}
+        if isinstance(self.learner, CnnLearner) and self.learner.vectorize == "auto":
+            left_out.add("learner.vectorize")  # came later for this learner alone
         return {key: value for key, value in fields.items() if key not in left_out}
 
     @property

@@ -64,6 +64,7 @@ class CnnLearner(Section):
 
     name: Literal["cnn"] = "cnn"
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[16, 32], min_length=1, max_length=8)
+    vectorize: bool | Literal["auto"] = "auto"
 
 
 class CifarResNetLearner(Section):

@@ -39,7 +39,8 @@ learners = st.one_of(
         optional={"vectorize": vectorize, "hidden": st.lists(st.integers(1, 65536), max_size=16)},
     ),
     st.fixed_dictionaries(
-        {"name": st.just("cnn")}, optional={"channels": st.lists(st.integers(1, 4096), min_size=1, max_size=8)}
+        {"name": st.just("cnn")},
+        optional={"vectorize": vectorize, "channels": st.lists(st.integers(1, 4096), min_size=1, max_size=8)},
     ),
     st.fixed_dictionaries(
         {"name": st.sampled_from(["resnet20", "resnet32", "resnet56"])},
@@ -104,8 +105,9 @@ executions = _section(
     executor=st.sampled_from(["ray", "in-process"]),
     num_workers=st.one_of(st.none(), st.integers(1, 100_000)),
     cpus_per_block=st.integers(1, 1024),
-    gpus_per_block=st.floats(0, 1024),
+    gpus_per_block=st.one_of(st.integers(0, 10_000).map(lambda units: units / 10_000), st.integers(1, 1024).map(float)),
     device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
+    compile=st.booleans(),
     max_attempts=st.integers(1, 100),
     trials=st.one_of(
         st.none(), st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map(lambda pair: [pair[0], sum(pair)])

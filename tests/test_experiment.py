@@ -100,6 +100,7 @@ INDIFFERENT: dict[str, Any] = {
     "execution.cpus_per_block": 2,
     "execution.gpus_per_block": 0.5,
     "execution.device": "cuda",
+    "execution.compile": True,
     "execution.max_attempts": 4,
     "execution.trials": [2, 4],
 }
@@ -190,6 +191,16 @@ def test_an_experiment_written_before_outputs_were_records_none_and_is_the_same_
     assert experiment.replace("outputs", {"margins": True, "predictions": True}).fingerprint == PINNED
 
 
+@pytest.mark.parametrize(("name", "fields"), [("cnn", {"name", "channels"}), ("mlp", {"name", "hidden", "vectorize"})])
+def test_vectorize_came_later_for_networks_and_is_left_out_where_nothing_is_said(name: str, fields: set[str]) -> None:
+    left_open = Experiment.model_validate({**BASE, "learner": {"name": name}})
+    assert {key.partition(".")[2] for key in left_open.identity() if key.startswith("learner.")} == fields
+    for vectorize in (True, False):
+        decided = left_open.replace("learner", {"vectorize": vectorize})
+        assert len(differing_fields(left_open, decided)) == 1
+        assert decided.fingerprint != left_open.fingerprint
+
+
 def test_the_order_in_which_augmentations_are_named_says_nothing() -> None:
     named = [
         {**BASE, "learner": {"name": "cnn"}, "training": {"augment": order}}
@@ -218,6 +229,11 @@ def test_augmentation_is_refused_for_learners_that_take_no_images(name: str) -> 
 
 def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert Experiment.model_validate(BASE).fingerprint == PINNED
+
+
+def test_the_fingerprint_of_a_network_is_what_it_was_before_networks_could_be_vectorised() -> None:
+    experiment = Experiment.model_validate({**BASE, "learner": {"name": "cnn", "channels": [4, 8]}})
+    assert experiment.fingerprint == "3c7b722e2442147882ea5977738f30aef3f03161ffd59ef12e56b0dca917795b"
 
 
 PINNED = "4f2fff6fe1016b5d949ff185d48838c895f3c03182569e2b1c8eac53e34e7690"
@@ -368,6 +384,8 @@ def test_unknown_section_is_refused_with_the_closest_valid_one() -> None:
         ("subsets", "block_size", 65537, "must be less than or equal to 65536; found 65537"),
         ("execution", "executor", "dask", "must be 'ray' or 'in-process'; found 'dask'"),
         ("execution", "device", "gpu", "found 'gpu'"),
+        ("execution", "gpus_per_block", 1.5, "must be whole, or a share of one GPU in steps of 0.0001; found 1.5"),
+        ("execution", "gpus_per_block", 1e-05, "must be whole, or a share of one GPU in steps of 0.0001; found 1e-05"),
         (
             "execution",
             "trials",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,24 +36,31 @@ class Draws(NamedTuple):
     holes: Int64[Tensor, "example 2"] | None
 
 
-def augmenter(training: TrainingSection, seed: int) -> Callable[[Tensor], Tensor]:
-    """Return a function from batches of training images to augmented ones, with a generator of its trial's own.
+def augmenter(training: TrainingSection, *seeds: int) -> Callable[[Tensor], Tensor]:
+    """Return a function from batches of training images to augmented ones, with a generator of each trial's own.
 
     Parameters
     ----------
     training
         The recipe; nothing is changed if its ``augment`` is empty.
-    seed
-        The trial's.
+    seeds
+        Those of the trials whose batches lie one after the other, equally long: each gets what it would get alone.
     """
     if not training.augment:
         return lambda x: x
-    generator = torch.Generator().manual_seed(seed ^ _AUGMENT_STREAM)
+    generators = [torch.Generator().manual_seed(seed ^ _AUGMENT_STREAM) for seed in seeds]
 
     def augment(x: Tensor) -> Tensor:
-        return apply_draws(x, draw(training, (len(x), x.shape[1], x.shape[2]), generator), training)
+        shape = (len(x) // len(generators), x.shape[1], x.shape[2])
+        drawn = (draw(training, shape, generator) for generator in generators)
+        return apply_draws(x, Draws(*map(_joined, zip(*drawn, strict=True))), training)
 
     return augment
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def draw(training: TrainingSection, shape: tuple[int, int, int], generator: torch.Generator) -> Draws:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Int64
 from feldman.data.dataset import Dataset
 from feldman.experiment import Experiment
 from feldman.learners.device_data import DeviceData
-from feldman.learners.torch_learner import data_on_device, trainings
+from feldman.learners.torch_learner import data_on_device, forward_of, trainings
 from feldman.learners.training_path import TrainingPath, on_path
 
 __all__ = ["seconds_per_step"]
@@ -68,19 +69,19 @@ def _windows(
     seeds: Int64[np.ndarray, " trial"],
 ) -> Iterator[tuple[float, int]]:
     """Train; yield how long a few steps took, and how many steps of one trial they were."""
-    learner, training = experiment.learner, experiment.training
+    learner: Any = experiment.learner
     try:
-        steps, trials_a_step = trainings(learner, training, data, masks, seeds)  # type: ignore[arg-type]
-        under_way = (True for one in steps for _ in one)
-        next(under_way)  # builds the models, and what is done once
-        more = True
+        forward = forward_of(learner, experiment.execution, data)
+        under_way = trainings(learner, experiment.training, data, masks, seeds, forward=forward)
+        trained_a_step = (len(trained) for steps, trained in under_way for _ in steps)
+        more = next(trained_a_step)  # builds the models, and what is done once
         while more:
             started, seconds, num_steps = _clock(data.device), 0.0, 0
-            while seconds < _WINDOW_SECONDS and (more := next(under_way, False)):
-                num_steps += 1
+            while seconds < _WINDOW_SECONDS and (more := next(trained_a_step, 0)):
+                num_steps += more
                 seconds = _clock(data.device) - started
             if num_steps:
-                yield seconds, num_steps * trials_a_step
+                yield seconds, num_steps
     except (RuntimeError, MemoryError):  # torch's own out-of-memory error is a RuntimeError
         return
 

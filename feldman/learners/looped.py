@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from feldman.experiment import TrainingSection
 from feldman.learners.augmentation import augmenter
+from feldman.learners.compiled import Forward, plain_forward
 from feldman.learners.descent import Descent, TrainingSteps, shuffles
 from feldman.learners.device_data import DeviceData
 from feldman.learners.models.layers import has_batch_norm
@@ -19,7 +20,13 @@ __all__ = ["looped_training"]
 
 
 def looped_training(
-    section: TorchSection, training: TrainingSection, data: DeviceData, subset: Int64[Tensor, " example"], seed: int
+    section: TorchSection,
+    training: TrainingSection,
+    data: DeviceData,
+    subset: Int64[Tensor, " example"],
+    seed: int,
+    *,
+    forward: Forward = plain_forward,
 ) -> TrainingSteps:
     """Train one model on one subset, step by step.
 
@@ -33,6 +40,8 @@ def looped_training(
         Indices of the training examples, on the data's device.
     seed
         The trial's.
+    forward
+        How the network is called in training; trained, it is called plainly.
     """
     products = torch.autocast(data.device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16")
     with seeded(seed):
@@ -46,7 +55,7 @@ def looped_training(
             for batch in batches:
                 rows = order[batch]
                 with products:
-                    logits = module(augment(data.scaled(data.x_train[rows])))
+                    logits = forward(module, augment(data.scaled(data.x_train[rows])))
                 loss = cross_entropy(logits.to(torch.float32), data.y_train[rows])
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 descent.step(gradients, learning_rate_at(training, step, num_steps))

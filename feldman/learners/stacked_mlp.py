@@ -12,57 +12,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from feldman.experiment import TrainingSection
-from feldman.learners.descent import Descent, TrainingSteps, shuffles
-from feldman.learners.device_data import DeviceData
-from feldman.learners.recipe import batches_of, learning_rate_at
-from feldman.learners.torch_models import TorchSection, build_module, seeded
+from feldman.learners.descent import Descent
 
-__all__ = ["StackedMlp", "stacked_training"]
+__all__ = ["StackedMlp"]
 
 _VECTOR = 64
 """Floats in a whole number of the processor's vectors, whatever their length."""
-
-
-def stacked_training(
-    section: TorchSection,
-    training: TrainingSection,
-    data: DeviceData,
-    subsets: Sequence[Int64[Tensor, " example"]],
-    seeds: Sequence[int],
-) -> TrainingSteps:
-    """Train the models of all trials of a block at once: the same steps as `looped_training`, trial by trial.
-
-    Parameters
-    ----------
-    section, training
-        Which model (linear or MLP), and the recipe.
-    data
-        What they learn from.
-    subsets
-        Indices of the training examples of each trial, all equally many, on the data's device.
-    seeds
-        The trials'.
-    """
-    modules = []
-    for seed in seeds:
-        with seeded(seed):
-            modules.append(build_module(section, data.example_shape, data.num_classes))
-    x_train = data.x_train.flatten(1)
-    epochs = [shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
-    batches = batches_of(len(subsets[0]), training.batch_size)
-    num_steps, step = training.epochs * len(batches), 0
-    stack = StackedMlp(modules, data.device, training)
-    for orders in zip(*epochs, strict=True):
-        order = torch.stack(orders)
-        for part in batches:
-            batch = order[:, part]
-            with torch.inference_mode():
-                x = data.scaled(x_train.index_select(0, batch.flatten())).unflatten(0, batch.shape)
-                y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
-                stack.step(x, y, learning_rate_at(training, step, num_steps))
-            step += 1
-            yield
-    return lambda x: stack.logits(data.scaled(x.flatten(1)))
 
 
 class StackedMlp:
@@ -95,8 +50,9 @@ class StackedMlp:
             self._products = self._gradients.to(self._product_type)
             self._descent = Descent([self._parameters], training)
 
+    @torch.inference_mode()
     def step(
-        self, x: Float[Tensor, "trial batch features"], y: Int64[Tensor, "trial batch"], learning_rate: float
+        self, x: Float[Tensor, "trial batch *example"], y: Int64[Tensor, "trial batch"], learning_rate: float
     ) -> None:
         r"""Take one step of gradient descent on the mean cross-entropy of each trial's batch.
 
@@ -107,7 +63,7 @@ class StackedMlp:
         weights, biases = self._layers(self._parameters.to(self._product_type))
         weight_gradients, _ = self._layers(self._products)
         _, bias_gradients = self._layers(self._gradients)
-        activations = [x.to(self._product_type)]
+        activations = [x.flatten(2).to(self._product_type)]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
         # Logits lie [trial, class, batch]: softmax over few classes that lie side by side takes 20 times as long.
@@ -127,11 +83,11 @@ class StackedMlp:
             self._gradients[: self._num_weights].copy_(self._products[: self._num_weights])
         self._descent.step([self._gradients], learning_rate)
 
-    def logits(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "trial batch classes"]:
+    def logits(self, x: Float[Tensor, "..."]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
         weights, biases = self._layers(self._parameters.to(self._product_type))
         # Whole vectors of examples: what is left over would be rounded one way in a stack of 2 and another way in one of 30.
-        whole = nn.functional.pad(x.to(self._product_type), (0, 0, 0, -len(x) % _VECTOR))
+        whole = nn.functional.pad(x.flatten(1).to(self._product_type), (0, 0, 0, -len(x) % _VECTOR))
         hidden = whole.expand(len(weights[0]), -1, -1)
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             hidden = torch.baddbmm(bias, hidden, weight).relu_()

@@ -1,4 +1,4 @@
-"""Training with torch: one model after the other, or all models of a block at once."""
+"""Training with torch: one model after the other, or many at once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from jaxtyping import Bool, Int64
 from feldman.data.dataset import Dataset
 from feldman.experiment import ExecutionSection, OutputsSection, TrainingSection
 from feldman.learner_sections import ImageLearner
+from feldman.learners.compiled import Forward, compiled_forward, plain_forward
 from feldman.learners.descent import TrainingSteps, evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
 from feldman.learners.images import check_image_learner
 from feldman.learners.looped import looped_training
 from feldman.learners.protocol import Correctness, Learner
-from feldman.learners.stacked_mlp import stacked_training
+from feldman.learners.stacked import NETWORKS_A_STACK, stacked_training
 from feldman.learners.torch_models import TorchSection
 
-__all__ = ["data_on_device", "torch_learner", "trainings"]
+__all__ = ["data_on_device", "forward_of", "torch_learner", "trainings"]
 
-_LOOPED_EXAMPLES = 512
-"""Examples that one model is evaluated on at once. 4,096 small images take 3 times as long: their activations leave the cache."""
+_NETWORK_ROWS = 512
+"""Examples x trials that networks are evaluated on at once. 4,096 take 3 times as long: small images leave the cache."""
 
-_STACKED_EXAMPLES = 192
-"""The same for a stack. Not fewer for a larger one: products of other sizes may round otherwise."""
+_MLP_EXAMPLES = 192
+"""Examples that a stack of MLPs is evaluated on at once. No fewer for a larger stack: products of other sizes round otherwise."""
 
 
 def torch_learner(
@@ -46,14 +47,17 @@ def torch_learner(
     if isinstance(section, ImageLearner):
         check_image_learner(section, training, dataset.example_shape, dataset.num_classes)
     data = data_on_device(execution, dataset)
+    forward = forward_of(section, execution, data)
+    stacked = _is_stacked(section)
+    at_once = _NETWORK_ROWS
+    if stacked:
+        at_once = _NETWORK_ROWS // NETWORKS_A_STACK if isinstance(section, ImageLearner) else _MLP_EXAMPLES
 
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
-        steps, num_stacked = trainings(section, training, data, masks, seeds)
-        examples_at_once = _STACKED_EXAMPLES if _is_stacked(section) else _LOOPED_EXAMPLES
-        parts = []
-        for k, one in enumerate(steps):
-            trained = [int(seed) for seed in seeds[k * num_stacked : (k + 1) * num_stacked]]
-            parts.append(evaluated(finished(one), data, trained, examples_at_once, outputs))
+        parts = [
+            evaluated(finished(steps), data, trained, at_once, outputs)
+            for steps, trained in trainings(section, training, data, masks, seeds, forward=forward)
+        ]
         return _joined(parts)
 
     return learner
@@ -69,10 +73,6 @@ def _joined(parts: Sequence[Correctness]) -> Correctness:
     return Correctness(**{name: column(name) for name in Correctness._fields if name != "num_unconverged"})
 
 
-def _is_stacked(section: TorchSection) -> bool:
-    return getattr(section, "vectorize", False) is not False
-
-
 def data_on_device(execution: ExecutionSection, dataset: Dataset) -> DeviceData:
     """Set torch up for one block at a time in this process; return the data set where it is trained on."""
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
@@ -81,25 +81,33 @@ def data_on_device(execution: ExecutionSection, dataset: Dataset) -> DeviceData:
     return DeviceData.of(dataset, training_device(execution))
 
 
+def forward_of(section: TorchSection, execution: ExecutionSection, data: DeviceData) -> Forward:
+    """Return how networks that train one after the other are called; compiled once for all of them if that is asked for."""
+    return compiled_forward(section, data) if execution.compile and not _is_stacked(section) else plain_forward
+
+
 def trainings(
     section: TorchSection,
     training: TrainingSection,
     data: DeviceData,
     masks: Bool[np.ndarray, "trial train"],
     seeds: Int64[np.ndarray, " trial"],
-) -> tuple[Iterator[TrainingSteps], int]:
-    """Begin to train some trials.
-
-    Returns
-    -------
-    steps
-        Trainings, each begun when it is asked for its first step; together they train all trials in their order.
-    num_stacked
-        How many trials each of them trains.
-    """
+    *,
+    forward: Forward = plain_forward,
+) -> Iterator[tuple[TrainingSteps, list[int]]]:
+    """Train some trials: yield trainings, begun when they are asked for their first step, and the seeds of their trials."""
     subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
     numbers = [int(seed) for seed in seeds]
     if not _is_stacked(section):
-        one_by_one = zip(subsets, numbers, strict=True)
-        return (looped_training(section, training, data, subset, seed) for subset, seed in one_by_one), 1
-    return iter([stacked_training(section, training, data, subsets, numbers)]), len(numbers)
+        for subset, seed in zip(subsets, numbers, strict=True):
+            yield looped_training(section, training, data, subset, seed, forward=forward), [seed]
+        return
+    size = NETWORKS_A_STACK if isinstance(section, ImageLearner) else len(numbers)
+    for k in range(0, len(numbers), size):
+        some = numbers[k : k + size]
+        yield stacked_training(section, training, data, subsets[k : k + size], some), some
+
+
+def _is_stacked(section: TorchSection) -> bool:
+    """Tell whether trials train side by side; ``"auto"`` has been decided, see `feldman.learners.training_path`."""
+    return getattr(section, "vectorize", False) is True

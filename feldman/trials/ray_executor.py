@@ -31,6 +31,7 @@ _QUIET_ENVIRONMENT = {
 }
 
 _CONNECT_SECONDS = 10.0
+_UNITS_A_GPU = 10_000
 _JOIN_RETRIES = 3
 """Preparing a worker waits while Ray restarts it; one that dies in its set-up more often than this is given up."""
 
@@ -261,7 +262,9 @@ def _fitting_workers(ray: Any, cpus_per_block: int, gpus_per_block: float) -> in
     resources = ray.cluster_resources()
     fitting = resources.get("CPU", 0) // cpus_per_block
     if gpus_per_block:
-        fitting = min(fitting, resources.get("GPU", 0) // gpus_per_block)
+        # In Ray's own units, whole numbers: 1 // 0.1 is 9.
+        units, units_a_block = (round(gpus * _UNITS_A_GPU) for gpus in (resources.get("GPU", 0), gpus_per_block))
+        fitting = min(fitting, units // units_a_block)
     if fitting < 1:
         raise FeldmanError(
             f"a block takes {cpus_per_block} CPUs and {gpus_per_block:g} GPUs (execution.cpus_per_block, gpus_per_block), but "

@@ -26,6 +26,7 @@ LEARNERS: list[dict[str, Any]] = [
     {"name": "mlp", "hidden": [32]},
     {"name": "mlp", "hidden": [16, 16], "vectorize": False},
     {"name": "cnn", "channels": [4]},
+    {"name": "cnn", "channels": [3], "vectorize": True},
 ]
 FAST_TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 0.05}
 
@@ -78,7 +79,7 @@ def test_even_the_margins_of_a_trial_do_not_depend_on_its_company(
         np.testing.assert_array_equal(alone.train_margin, np.asarray(together.train_margin)[trials])
 
 
-@pytest.mark.parametrize("learner", [LEARNERS[0], LEARNERS[1], LEARNERS[3]], ids=str)
+@pytest.mark.parametrize("learner", [LEARNERS[0], LEARNERS[1], *LEARNERS[3:]], ids=str)
 def test_in_bfloat16_too_a_trial_depends_on_nothing_but_itself(digits: Dataset, learner: dict[str, Any]) -> None:
     recipe = {**FAST_TRAINING, "precision": "bfloat16"}
     together = train(digits, learner, range(6), recipe)
@@ -125,11 +126,39 @@ def test_a_short_block_has_the_bits_of_the_whole_block(digits: Dataset, size: in
     )
 
 
-@pytest.mark.parametrize("hidden", [[], [128], [32, 16]])
-def test_stacked_and_looped_training_agree(digits: Dataset, hidden: list[int]) -> None:
-    name = {"name": "mlp", "hidden": hidden} if hidden else {"name": "linear"}
-    stacked = train(digits, {**name, "vectorize": True}, range(8))
-    looped = train(digits, {**name, "vectorize": False}, range(8))
+AUGMENTED = {**FAST_TRAINING, "augment": ["crop", "flip", "cutout"], "crop_padding": 1, "cutout_size": 3}
+
+
+@pytest.mark.parametrize("recipe", [FAST_TRAINING, AUGMENTED, {**AUGMENTED, "precision": "bfloat16"}], ids=str)
+def test_a_stack_of_networks_gives_a_trial_the_same_bits_in_company_of_any_size_and_at_any_place(
+    digits: Dataset, recipe: dict[str, Any]
+) -> None:
+    small = replace(digits, x_train=digits.x_train[:150], y_train=digits.y_train[:150])
+    learner = {"name": "cnn", "channels": [3, 5], "vectorize": True}
+    together = train(small, learner, range(20), recipe)
+    for trials in ([0], [9, 10], [2, 19, 0, 7, 11], range(6), range(5, 15), range(13)):
+        company = train(small, learner, list(trials), recipe)
+        np.testing.assert_array_equal(company.train, together.train[trials])
+        np.testing.assert_array_equal(company.test, together.test[trials])
+
+
+DECAYING = {"schedule": "cosine", "weight_decay": 0.01, "nesterov": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ({"name": "linear"}, {}),
+        ({"name": "mlp", "hidden": [128]}, {}),
+        ({"name": "mlp", "hidden": [32, 16]}, DECAYING),
+        ({"name": "cnn", "channels": [4]}, AUGMENTED),
+        ({"name": "cnn", "channels": [5, 7]}, DECAYING),
+    ],
+    ids=str,
+)
+def test_stacked_and_looped_training_agree(digits: Dataset, name: dict[str, Any], recipe: dict[str, Any]) -> None:
+    stacked = train(digits, {**name, "vectorize": True}, range(8), {**FAST_TRAINING, **recipe})
+    looped = train(digits, {**name, "vectorize": False}, range(8), {**FAST_TRAINING, **recipe})
     # One trajectory, computed in two orders of float32 additions: only examples on the boundary may differ.
     assert (stacked.train != looped.train).mean() < 1e-3
     assert (stacked.test != looped.test).mean() < 1e-3
@@ -251,11 +280,12 @@ def test_models_learn_the_digits(digits: Dataset, learner: dict[str, Any]) -> No
     assert correct.test.mean() > 0.85
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_diverged_model_is_an_error_and_no_prediction(digits: Dataset, vectorize: bool) -> None:
+def test_a_diverged_model_is_an_error_and_no_prediction(digits: Dataset, name: str, vectorize: bool) -> None:
     wild = {"epochs": 3, "learning_rate": 1e38}
     with pytest.raises(FloatingPointError, match=r"diverged .* lower training\.learning_rate"):
-        train(digits, {"name": "mlp", "vectorize": vectorize}, range(2), wild)
+        train(digits, {"name": name, "vectorize": vectorize}, range(2), wild)
 
 
 @pytest.mark.parametrize(

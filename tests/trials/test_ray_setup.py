@@ -17,7 +17,7 @@ from feldman.errors import FeldmanError, InputError
 from feldman.experiment import Experiment
 from feldman.trials.executor import Task
 from feldman.trials.loop import run_blocks
-from feldman.trials.ray_executor import RayExecutor
+from feldman.trials.ray_executor import RayExecutor, _fitting_workers
 from feldman.trials.task import prepare_block_task
 from tests.conftest import cli_environment
 from tests.runs import FeldmanProcess, event_names, wait_until, write_experiment
@@ -65,6 +65,70 @@ def test_a_block_that_takes_more_than_the_cluster_has_is_told_and_not_waited_for
             cpus_per_block=cpus,
             gpus_per_block=gpus,
         )
+
+
+def prepare_on_gpu(experiment: Experiment, folder: str, shared: Dataset) -> Task:
+    """Make a task that does as a script says and tells which GPUs the worker sees; block 0 trains as well."""
+    scripted = prepare_scripted(folder)
+
+    def task(block: int) -> str:
+        scripted(block)
+        if block == 0:
+            prepare_block_task(experiment, (), shared)(block)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    return task
+
+
+def test_four_workers_share_a_gpu_of_which_a_block_takes_a_quarter(tmp_path: Path) -> None:
+    """The GPU is one in name only: Ray hands it out all the same, and torch computes on the CPU."""
+    from ray.cluster_utils import Cluster
+
+    script, seen = Script(tmp_path), dict[int, str]()
+    script.start({block: ["wait"] for block in range(4)})
+    experiment = Experiment.model_validate(
+        {
+            "dataset": {"name": "digits"},
+            "learner": {"name": "linear"},
+            "training": {"epochs": 1},
+            "subsets": {"num_trials": 16, "block_size": 2},
+            "execution": {"gpus_per_block": 0.25, "device": "cpu"},
+        }
+    )
+    resources = {"num_cpus": 6, "num_gpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=resources)
+    try:
+        with RayExecutor(
+            partial(prepare_on_gpu, experiment, str(tmp_path)),
+            load_digits(),
+            address=cluster.address,
+            gpus_per_block=experiment.execution.gpus_per_block,
+        ) as executor:
+            assert executor.num_workers == 4
+            wait_until(lambda: executor.wait(0.1) or executor.num_free == 4, "four workers have joined")
+            for block in range(4):
+                executor.submit(block)
+            wait_until(lambda: script.num_running() == 4, "four blocks are at work at once")
+            script.open_gate()
+            while len(seen) < 4:
+                for outcome in executor.wait(1.0):
+                    assert outcome.error is None
+                    seen[outcome.block] = outcome.result
+    finally:
+        cluster.shutdown()
+    assert seen == dict.fromkeys(range(4), "0")
+    assert len({pid for block in range(4) for pid in script.pids(block)}) == 4
+
+
+@pytest.mark.parametrize(("share", "num_workers"), [(0.1, 10), (0.2, 5), (0.25, 4), (0.3, 3), (1.0, 1)])
+def test_as_many_workers_fit_on_a_gpu_as_their_shares_add_up_to(share: float, num_workers: int) -> None:
+    """1 // 0.1 is 9 in floating point."""
+
+    class OneGpu:
+        def cluster_resources(self) -> dict[str, float]:
+            return {"CPU": 64.0, "GPU": 1.0}
+
+    assert _fitting_workers(OneGpu(), 1, share) == num_workers
 
 
 def test_an_executor_can_be_closed_with_blocks_in_flight_and_another_one_be_made(
