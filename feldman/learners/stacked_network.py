@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from feldman.experiment import TrainingSection
 from feldman.learners.descent import Descent
 
 __all__ = ["StackedNetwork"]
+
+_VECTOR = 64
+"""Floats in a whole number of the processor's vectors, whatever their length."""
 
 
 class StackedNetwork:
@@ -31,9 +34,16 @@ class StackedNetwork:
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device, training: TrainingSection) -> None:
         stacked, _ = stack_module_state(list(modules))
-        self._parameters = {name: parameter.detach().to(device) for name, parameter in stacked.items()}
+        # All parameters are views of one tensor of whole vectors: the fused update rounds what is left over after the last whole
+        # vector otherwise than the rest, and that would be a trial's at one place of the stack alone.
+        self._flat = _whole_vectors([parameter.detach() for parameter in stacked.values()]).to(device)
+        sizes = [parameter.numel() for parameter in stacked.values()]
+        views = self._flat[: sum(sizes)].split(sizes)
+        self._parameters = {
+            name: view.view(parameter.shape) for (name, parameter), view in zip(stacked.items(), views, strict=True)
+        }
         self._network = modules[0]  # its layers alone: parameters are given with each call
-        self._descent = Descent(list(self._parameters.values()), training)
+        self._descent = Descent([self._flat], training)
         # No cache of lowered weights: it would be keyed by tensors that live inside one call of vmap.
         self._products = torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16", cache_enabled=False
@@ -45,7 +55,7 @@ class StackedNetwork:
     ) -> None:
         """Take one step of gradient descent on the mean cross-entropy of each trial's batch."""
         gradients = self._gradients(self._parameters, x, y)
-        self._descent.step([gradients[name] for name in self._parameters], learning_rate)
+        self._descent.step([_whole_vectors([gradients[name] for name in self._parameters])], learning_rate)
 
     def logits(self, x: Float[Tensor, "..."]) -> Float[Tensor, "trial batch classes"]:
         """Return what every trial says of the same examples."""
@@ -61,3 +71,8 @@ class StackedNetwork:
 
     def _loss(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(self._logits(parameters, x), y)
+
+
+def _whole_vectors(parts: Sequence[Tensor]) -> Float[Tensor, " padded"]:
+    flat = torch.cat([part.flatten() for part in parts])
+    return pad(flat, (0, -len(flat) % _VECTOR))

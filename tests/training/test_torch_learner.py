@@ -129,15 +129,12 @@ def test_a_short_block_has_the_bits_of_the_whole_block(digits: Dataset, size: in
 AUGMENTED = {**FAST_TRAINING, "augment": ["crop", "flip", "cutout"], "crop_padding": 1, "cutout_size": 3}
 
 
-@pytest.mark.parametrize("recipe", [FAST_TRAINING, AUGMENTED, {**AUGMENTED, "precision": "bfloat16"}], ids=str)
-def test_a_stack_of_networks_gives_a_trial_the_same_bits_in_company_of_any_size_and_at_any_place(
-    digits: Dataset, recipe: dict[str, Any]
-) -> None:
+def test_a_stack_of_networks_gives_a_trial_the_same_bits_in_blocks_of_any_size(digits: Dataset) -> None:
     small = replace(digits, x_train=digits.x_train[:150], y_train=digits.y_train[:150])
     learner = {"name": "cnn", "channels": [3, 5], "vectorize": True}
-    together = train(small, learner, range(20), recipe)
+    together = train(small, learner, range(20), AUGMENTED)
     for trials in ([0], [9, 10], [2, 19, 0, 7, 11], range(6), range(5, 15), range(13)):
-        company = train(small, learner, list(trials), recipe)
+        company = train(small, learner, list(trials), AUGMENTED)
         np.testing.assert_array_equal(company.train, together.train[trials])
         np.testing.assert_array_equal(company.test, together.test[trials])
 
