@@ -168,10 +168,22 @@ class ExecutionSection(Section):
     compile: bool = Field(
         default=False, description="Compile networks that are trained one after the other, once a worker."
     )
+    checkpoint_path: str | None = Field(
+        default=None,
+        description="Folder that every worker reaches: networks that train one after the other are kept there on their way, and "
+        "a block that is handed out again goes on from there.",
+    )
+    checkpoint_epochs: int = Field(default=1, ge=1, description="Epochs between two checkpoints of a trial.")
     max_attempts: int = Field(default=3, ge=1, le=100, description="A block that fails this often is set aside.")
     trials: tuple[int, int] | None = Field(
         default=None, description="[A, B]: train trials A to B - 1 alone, whole blocks of the plan. Default: all."
     )
+
+    @model_validator(mode="after")
+    def _checkpoints_somewhere(self) -> ExecutionSection:
+        if self.checkpoint_path is None and self.checkpoint_epochs != 1:
+            raise ValueError("checkpoint_epochs says nothing without checkpoint_path; take it out")
+        return self
 
     @field_validator("gpus_per_block", mode="after")
     @classmethod

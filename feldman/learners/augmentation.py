@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
 from feldman.experiment import TrainingSection
 
-__all__ = ["Draws", "apply_draws", "augmenter", "draw"]
+__all__ = ["Augmenter", "Draws", "apply_draws", "draw"]
 
 _AUGMENT_STREAM = 0x9E3779B97F4A7C15 >> 1
 """Tells the generator of the augmentation from those of the initial weights and of the shuffles, which have the same seed."""
@@ -36,8 +36,8 @@ class Draws(NamedTuple):
     holes: Int64[Tensor, "example 2"] | None
 
 
-def augmenter(training: TrainingSection, *seeds: int) -> Callable[[Tensor], Tensor]:
-    """Return a function from batches of training images to augmented ones, with a generator of each trial's own.
+class Augmenter:
+    """Changes batches of training images, with a generator of each trial's own.
 
     Parameters
     ----------
@@ -45,17 +45,24 @@ def augmenter(training: TrainingSection, *seeds: int) -> Callable[[Tensor], Tens
         The recipe; nothing is changed if its ``augment`` is empty.
     seeds
         Those of the trials whose batches lie one after the other, equally long: each gets what it would get alone.
+
+    Attributes
+    ----------
+    generators
+        What is drawn from, one a trial.
     """
-    if not training.augment:
-        return lambda x: x
-    generators = [torch.Generator().manual_seed(seed ^ _AUGMENT_STREAM) for seed in seeds]
 
-    def augment(x: Tensor) -> Tensor:
-        shape = (len(x) // len(generators), x.shape[1], x.shape[2])
-        drawn = (draw(training, shape, generator) for generator in generators)
-        return apply_draws(x, Draws(*map(_joined, zip(*drawn, strict=True))), training)
+    def __init__(self, training: TrainingSection, *seeds: int) -> None:
+        self._training = training
+        self.generators = [torch.Generator().manual_seed(seed ^ _AUGMENT_STREAM) for seed in seeds]
 
-    return augment
+    def __call__(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Return a batch with what was drawn for it."""
+        if not self._training.augment:
+            return x
+        shape = (len(x) // len(self.generators), x.shape[1], x.shape[2])
+        drawn = (draw(self._training, shape, generator) for generator in self.generators)
+        return apply_draws(x, Draws(*map(_joined, zip(*drawn, strict=True))), self._training)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -46,6 +46,10 @@ class Descent:
         # Starting from zero velocity, the first step is the gradient itself, as in torch.
         self._velocities = [torch.zeros_like(one) if training.momentum else None for one in parameters]
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what it changes beside the parameters, by name."""
+        return {f"velocity {k}": one for k, one in enumerate(self._velocities) if one is not None}
+
     def step(self, gradients: Sequence[Tensor | None], learning_rate: float) -> None:
         """Move all parameters that have a gradient."""
         moving = [k for k, gradient in enumerate(gradients) if gradient is not None]

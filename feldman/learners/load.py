@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from feldman.errors import LearnerError
 from feldman.experiment import Experiment, OutputsSection
 from feldman.importing import import_callable
 from feldman.learner_sections import CustomLearner, ImageLearner, SklearnLearner
+from feldman.learners.checkpoints import Checkpoints
 from feldman.learners.images import check_image_learner
 from feldman.learners.outputs import margins_agree, predictions_agree, stored_margins
 from feldman.learners.protocol import Correctness, Learner
-from feldman.learners.training_path import assumed_path, on_path
+from feldman.learners.training_path import assumed_path, on_path, possible_paths
 
 __all__ = ["check_learner", "load_learner"]
 
@@ -40,7 +42,9 @@ def load_learner(experiment: Experiment, dataset: Dataset) -> Learner:
         return sklearn_learner(learner, decided.execution, dataset, decided.outputs)
     from feldman.learners.torch_learner import torch_learner
 
-    return torch_learner(learner, decided.training, decided.execution, dataset, decided.outputs)
+    return torch_learner(
+        learner, decided.training, decided.execution, dataset, decided.outputs, checkpoints=_checkpoints(decided)
+    )
 
 
 def check_learner(experiment: Experiment, dataset: Dataset) -> None:
@@ -53,6 +57,7 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
     LearnerError
         As `load_learner`.
     """
+    _check_checkpoints(experiment)
     if isinstance(experiment.learner, CustomLearner):
         _custom(experiment.learner, dataset, experiment.outputs)
         return
@@ -67,6 +72,33 @@ def check_learner(experiment: Experiment, dataset: Dataset) -> None:
         from feldman.learners.device_data import training_device
 
         training_device(experiment.execution)
+
+
+def _checkpoints(decided: Experiment) -> Checkpoints | None:
+    """Return where trials are kept while they train: a folder for this experiment, data set apart, and precision alone."""
+    execution = decided.execution
+    if execution.checkpoint_path is None:
+        return None
+    folder = Path(execution.checkpoint_path) / f"{decided.fingerprint[:16]}-{decided.training.precision}"
+    return Checkpoints(folder=folder, every_epochs=execution.checkpoint_epochs)
+
+
+def _check_checkpoints(experiment: Experiment) -> None:
+    """Refuse checkpoints that nothing would write.
+
+    Raises
+    ------
+    LearnerError
+        If trials are not trained one after the other by torch.
+    """
+    if experiment.execution.checkpoint_path is None:
+        return
+    if any(path.vectorize for path in possible_paths(experiment)) or not possible_paths(experiment):
+        told = "set learner.vectorize = false, or" if possible_paths(experiment) else "such a learner keeps none:"
+        raise LearnerError(
+            "execution.checkpoint_path keeps trials that are trained one after the other; "
+            f"'{experiment.learner.name}' may not be: {told} take checkpoint_path out"
+        )
 
 
 def _custom(section: CustomLearner, dataset: Dataset, outputs: OutputsSection) -> Learner:

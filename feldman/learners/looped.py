@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from feldman.experiment import TrainingSection
-from feldman.learners.augmentation import augmenter
+from feldman.learners.augmentation import Augmenter
+from feldman.learners.checkpoints import Checkpoints, State
 from feldman.learners.compiled import Forward, plain_forward
 from feldman.learners.descent import Descent, TrainingSteps, shuffles
 from feldman.learners.device_data import DeviceData
@@ -27,6 +30,7 @@ def looped_training(
     seed: int,
     *,
     forward: Forward = plain_forward,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingSteps:
     """Train one model on one subset, step by step.
 
@@ -42,25 +46,31 @@ def looped_training(
         The trial's.
     forward
         How the network is called in training; trained, it is called plainly.
+    checkpoints
+        Where to keep the training's state after some epochs, and to go on from, to the same bits.
     """
     products = torch.autocast(data.device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16")
     with seeded(seed):
         module = build_module(section, data.example_shape, data.num_classes).to(data.device)
-        augment = augmenter(training, seed)
+        augment = Augmenter(training, seed)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         descent = Descent(parameters, training)
         batches = batches_of(len(subset), training.batch_size, has_batch_norm(module))
-        num_steps, step = training.epochs * len(batches), 0
-        for order in shuffles(seed, subset, training.epochs):
-            for batch in batches:
+        num_steps = training.epochs * len(batches)
+        state = _State(module, descent, augment.generators, data.device)
+        num_done = state.restore(checkpoints.load(seed)) if checkpoints else 0
+        orders = shuffles(seed, subset, training.epochs)
+        for epoch, order in islice(enumerate(orders), num_done, None):  # the orders before are drawn, and left
+            for number, batch in enumerate(batches):
                 rows = order[batch]
                 with products:
                     logits = forward(module, augment(data.scaled(data.x_train[rows])))
                 loss = cross_entropy(logits.to(torch.float32), data.y_train[rows])
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                descent.step(gradients, learning_rate_at(training, step, num_steps))
-                step += 1
+                descent.step(gradients, learning_rate_at(training, epoch * len(batches) + number, num_steps))
                 yield
+            if checkpoints and (epoch + 1) % checkpoints.every_epochs == 0:
+                checkpoints.save(seed, state.arrays(epoch + 1))
     module.eval()
 
     def logits_of(x: Tensor) -> Tensor:
@@ -69,3 +79,42 @@ def looped_training(
         return logits.to(torch.float32)[None]
 
     return logits_of
+
+
+class _State:
+    """All that a training changes: parameters, buffers, velocities, and the generators that were drawn from."""
+
+    def __init__(
+        self, module: nn.Module, descent: Descent, generators: list[torch.Generator], device: torch.device
+    ) -> None:
+        self._tensors = dict(module.state_dict(keep_vars=True)) | descent.state()
+        self._generators, self._device = generators, device
+
+    def arrays(self, num_epochs: int) -> State:
+        """Return the state after so many epochs."""
+        tensors = {f"tensor.{name}": tensor.detach().cpu() for name, tensor in self._tensors.items()}
+        tensors |= {f"generator.{name}": state for name, state in self._random_states().items()}
+        return {name: tensor.numpy() for name, tensor in tensors.items()} | {"epochs": torch.tensor(num_epochs).numpy()}
+
+    def restore(self, state: State | None) -> int:
+        """Put a state in place; return after how many epochs it was kept. What does not fit is as good as none."""
+        expected = self.arrays(0)
+        if state is None or {name: (array.shape, array.dtype) for name, array in state.items()} != {
+            name: (array.shape, array.dtype) for name, array in expected.items()
+        }:
+            return 0
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                tensor.copy_(torch.from_numpy(state[f"tensor.{name}"]))
+        torch.set_rng_state(torch.from_numpy(state["generator.global"]))
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(state["generator.cuda"]), self._device)
+        for number, generator in enumerate(self._generators):
+            generator.set_state(torch.from_numpy(state[f"generator.{number}"]))
+        return int(state["epochs"])
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {"global": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        return states | {str(number): generator.get_state() for number, generator in enumerate(self._generators)}

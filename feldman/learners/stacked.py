@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feldman.experiment import TrainingSection
 from feldman.learner_sections import ImageLearner
-from feldman.learners.augmentation import augmenter
+from feldman.learners.augmentation import Augmenter
 from feldman.learners.descent import TrainingSteps, shuffles
 from feldman.learners.device_data import DeviceData
 from feldman.learners.recipe import batches_of, learning_rate_at
@@ -56,7 +56,7 @@ def stacked_training(
     for seed in seeds:
         with seeded(seed):
             modules.append(build_module(section, data.example_shape, data.num_classes))
-    augment = augmenter(training, *seeds)
+    augment = Augmenter(training, *seeds)
     epochs = [shuffles(seed, subset, training.epochs) for seed, subset in zip(seeds, subsets, strict=True)]
     batches = batches_of(len(subsets[0]), training.batch_size)
     num_steps, step = training.epochs * len(batches), 0

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64
 from feldman.data.dataset import Dataset
 from feldman.experiment import ExecutionSection, OutputsSection, TrainingSection
 from feldman.learner_sections import ImageLearner
+from feldman.learners.checkpoints import Checkpoints
 from feldman.learners.compiled import Forward, compiled_forward, plain_forward
 from feldman.learners.descent import TrainingSteps, evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
@@ -36,8 +37,21 @@ def torch_learner(
     execution: ExecutionSection,
     dataset: Dataset,
     outputs: OutputsSection,
+    *,
+    checkpoints: Checkpoints | None = None,
 ) -> Learner:
     """Make the `Learner` for a built-in model.
+
+    Parameters
+    ----------
+    section, training, execution
+        Which model, the recipe, and how it is executed; nothing is left open.
+    dataset
+        What trials learn from.
+    outputs
+        What to tell of each trial beside its bits.
+    checkpoints
+        Where trials under way are kept, if anywhere; those of a block that has been trained are removed.
 
     Raises
     ------
@@ -56,8 +70,12 @@ def torch_learner(
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
         parts = [
             evaluated(finished(steps), data, trained, at_once, outputs)
-            for steps, trained in trainings(section, training, data, masks, seeds, forward=forward)
+            for steps, trained in trainings(
+                section, training, data, masks, seeds, forward=forward, checkpoints=checkpoints
+            )
         ]
+        if checkpoints is not None:
+            checkpoints.forget([int(seed) for seed in seeds])
         return _joined(parts)
 
     return learner
@@ -94,13 +112,15 @@ def trainings(
     seeds: Int64[np.ndarray, " trial"],
     *,
     forward: Forward = plain_forward,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[tuple[TrainingSteps, list[int]]]:
     """Train some trials: yield trainings, begun when they are asked for their first step, and the seeds of their trials."""
     subsets = [torch.from_numpy(np.flatnonzero(mask)).to(data.device) for mask in masks]
     numbers = [int(seed) for seed in seeds]
     if not _is_stacked(section):
         for subset, seed in zip(subsets, numbers, strict=True):
-            yield looped_training(section, training, data, subset, seed, forward=forward), [seed]
+            steps = looped_training(section, training, data, subset, seed, forward=forward, checkpoints=checkpoints)
+            yield steps, [seed]
         return
     size = NETWORKS_A_STACK if isinstance(section, ImageLearner) else len(numbers)
     for k in range(0, len(numbers), size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from feldman.data.digits import load_digits
 from feldman.errors import LearnerError
 from feldman.experiment import Experiment, TrainingSection
-from feldman.learners.augmentation import Draws, apply_draws, augmenter, draw
+from feldman.learners.augmentation import Augmenter, Draws, apply_draws, draw
 from feldman.learners.load import check_learner, load_learner
 from feldman.trials.plan import subset_masks, trial_seeds
 
@@ -80,7 +79,7 @@ def test_the_middle_crop_unflipped_is_the_image_itself() -> None:
 def test_a_trial_draws_from_a_generator_of_its_own() -> None:
     training, x = TrainingSection(augment=["crop", "flip", "cutout"]), torch.rand(30, 12, 12)
     before = torch.random.get_rng_state()
-    first, second, other = augmenter(training, 5), augmenter(training, 5), augmenter(training, 6)
+    first, second, other = Augmenter(training, 5), Augmenter(training, 5), Augmenter(training, 6)
     batch = first(x)
     torch.manual_seed(1)
     assert torch.equal(batch, second(x))
@@ -91,7 +90,7 @@ def test_a_trial_draws_from_a_generator_of_its_own() -> None:
 
 def test_no_augmentation_changes_nothing() -> None:
     x = torch.rand(3, 4, 4)
-    assert augmenter(TrainingSection(), 5)(x) is x
+    assert Augmenter(TrainingSection(), 5)(x) is x
 
 
 def experiment(**training: Any) -> Experiment:
@@ -102,14 +101,12 @@ def experiment(**training: Any) -> Experiment:
 def test_only_training_batches_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
     digits, sizes = load_digits(), []
 
-    def recording(training: TrainingSection, seed: int) -> Callable[[Tensor], Tensor]:
-        def augment(x: Tensor) -> Tensor:
+    class Recording(Augmenter):
+        def __call__(self, x: Tensor) -> Tensor:
             sizes.append(len(x))
             return x
 
-        return augment
-
-    monkeypatch.setattr("feldman.learners.looped.augmenter", recording)
+    monkeypatch.setattr("feldman.learners.looped.Augmenter", Recording)
     masks, seeds = subset_masks(3, range(1), digits.num_train, 0.7), trial_seeds(3, range(1))
     load_learner(experiment(epochs=2, batch_size=503), digits)(masks, seeds)
     assert sizes == [503, 503, 503, 503]  # 1,006 of 1,437 examples, twice; 1,797 were evaluated
