@@ -145,6 +145,7 @@ def _pair_row(row: Row, facts: TableFacts) -> dict[str, str]:
         target: str(row[f"{target}_index"]),
         "influence": _number(row["influence"]),
         "95% interval": _interval(row),
+        "q-value": _small(row.get("q_value")),  # tables of earlier versions have none
         "memorization": _number(row["memorization"]),
         "train class": _class(row["train_label"], facts.class_names),
         f"{target} class": _class(row[f"{target}_label"], facts.class_names),
@@ -159,6 +160,10 @@ def _class(label: int | None, names: tuple[str, ...]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else "< 1e-9" if value < 1e-9 else f"{value:.2g}"
 
 
 def _interval(row: Row) -> str:
