@@ -234,8 +234,8 @@ def pairs(
         typer.Option(
             metavar="SQL",
             help="Only rows for which this SQL expression is true, as in 'influence > 0.3 AND train_label <> test_label'. "
-            "Columns: train_index, test_index, influence, stderr, ci_low, ci_high, memorization, train_label, test_label, p_value, "
-            "q_value; with --targets train, target_index and target_label.",
+            "Columns: train_index, test_index, influence, stderr, ci_low, ci_high, memorization, train_label, test_label, "
+            "p_value, q_value; with --targets train, target_index and target_label.",
         ),
     ] = None,
     output_format: FormatOption = None,

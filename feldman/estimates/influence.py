@@ -169,7 +169,9 @@ class PairCollector:
                 stderr=stderr,
                 ci_low=ci_low,
                 ci_high=ci_high,
-                p_value=pair_p_values(count, num_in, self._totals[target].astype(np.int64), self._num_trials),
+                p_value=pair_p_values(
+                    count, num_in, self._totals[target].astype(np.int64), num_trials=self._num_trials
+                ),
             )
         )
 

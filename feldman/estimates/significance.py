@@ -18,6 +18,7 @@ def pair_p_values(
     joint: Int64[np.ndarray, " pair"],
     num_in: Int64[np.ndarray, " pair"],
     totals: Int64[np.ndarray, " pair"],
+    *,
     num_trials: int,
 ) -> Float64[np.ndarray, " pair"]:
     r"""Test of each pair whether its influence is 0: Fisher's exact test, two-sided (twice the smaller tail, at most 1).

@@ -74,8 +74,8 @@ class TableFacts:
     selection
         Which pairs were kept.
     num_pairs_tested
-        Of how many that were looked at: q-values are over these. None of a table of another kind, or imported, or from before there
-        were q-values.
+        Of how many that were looked at: q-values are over these. None of a table of examples, of an imported one, and of one
+        from before there were q-values.
     """
 
     source: str = "trials"

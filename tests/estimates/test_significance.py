@@ -13,12 +13,16 @@ from feldman.estimates.selection import PairSelection
 from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_values
 
 
+def p_value_of(joint: int, num_in: int, right: int, num_trials: int) -> float:
+    return float(pair_p_values(np.array([joint]), np.array([num_in]), np.array([right]), num_trials=num_trials)[0])
+
+
 @given(st.integers(1, 3000), st.data())
 @settings(deadline=None, max_examples=200)
 def test_p_values_are_twice_the_smaller_hypergeometric_tail(num_trials: int, data: st.DataObject) -> None:
     num_in, right = data.draw(st.integers(0, num_trials)), data.draw(st.integers(0, num_trials))
     joint = data.draw(st.integers(max(0, num_in + right - num_trials), min(num_in, right)))
-    found = pair_p_values(*(np.array([n]) for n in (joint, num_in, right)), num_trials)[0]
+    found = p_value_of(joint, num_in, right, num_trials)
     if num_in in (0, num_trials):
         assert np.isnan(found)
         return
@@ -27,7 +31,7 @@ def test_p_values_are_twice_the_smaller_hypergeometric_tail(num_trials: int, dat
 
 
 def test_p_values_keep_their_digits_where_they_are_tiny() -> None:
-    found = pair_p_values(*(np.array([n]) for n in (500, 700, 500)), 1000)[0]
+    found = p_value_of(500, 700, 500, 1000)
     exact = hypergeom(1000, 500, 700).pmf(500)  # all that got it right had the example: the tail is one term
     assert found == pytest.approx(2 * exact, rel=1e-9)
     assert 0 < found < 1e-80
@@ -40,7 +44,7 @@ def test_under_chance_a_p_value_is_as_small_as_u_at_most_with_probability_u(
 ) -> None:
     num_in, right = data.draw(st.integers(1, num_trials - 1)), data.draw(st.integers(0, num_trials))
     counts = np.arange(max(0, num_in + right - num_trials), min(num_in, right) + 1)
-    p_values = pair_p_values(counts, np.full_like(counts, num_in), np.full_like(counts, right), num_trials)
+    p_values = pair_p_values(counts, np.full_like(counts, num_in), np.full_like(counts, right), num_trials=num_trials)
     mass = hypergeom(num_trials, right, num_in).pmf(counts)
     for u in p_values:
         assert mass[p_values <= u].sum() <= u * (1 + 1e-9)
