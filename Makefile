@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-coverage lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-queries: $(READY) ## questions to tables of up to ten million pairs; write
 
 bench-training: $(READY) ## models a second beside a plain PyTorch loop; writes build/bench/training.json
 	$(BIN)/python -m tests.benchmarks.bench_training
+
+bench-coverage: $(READY) ## how often intervals cover and chance looks significant, on known truths; writes build/bench/coverage.json
+	$(BIN)/python -m tests.benchmarks.bench_coverage
 
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

@@ -48,14 +48,14 @@ def exact_size(test: Callable[..., NDArray[np.float64]], rate: float, num_trials
         (x, mass_x), (y, mass_y) = _outcomes(num_in, rate, 1e-14), _outcomes(num_trials - num_in, rate, 1e-14)
         mass = mass_x[:, None] * mass_y[None]
         grid = np.broadcast_arrays(x[:, None], num_in, x[:, None] + y[None])
-        p_value = test(*(values.ravel().astype(np.int64) for values in grid), num_trials)
+        p_value = test(*(values.ravel().astype(np.int64) for values in grid), num_trials=num_trials)
         size += weight * float(mass.ravel()[p_value <= level].sum())
         total += weight
     return size / total
 
 
 def pooled_z(
-    joint: NDArray[np.int64], num_in: NDArray[np.int64], totals: NDArray[np.int64], num_trials: int
+    joint: NDArray[np.int64], num_in: NDArray[np.int64], totals: NDArray[np.int64], *, num_trials: int
 ) -> NDArray[np.float64]:
     """The score test of two equal rates: normal, with the rate of both groups together."""
     num_out, rate = num_trials - num_in, totals / num_trials
