@@ -19,7 +19,7 @@ _NEGLIGIBLE = 1e-17
 def two_sided_tails(
     joint: Any, num_in: Any, totals: Any, num_trials: int, log_factorial: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return twice the smaller tail, at most 1: of ``joint`` right ones among ``num_in`` trials, where ``totals`` of all are right.
+    """Return twice the smaller tail, at most 1: of ``joint`` right ones among ``num_in`` trials, ``totals`` of all being right.
 
     The smaller tail is summed outwards from the count itself, term by term from their ratios, until a term adds nothing: so it
     keeps its digits however small it is. NaN where all trials are in one group.

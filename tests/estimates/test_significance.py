@@ -55,7 +55,7 @@ def test_under_chance_a_p_value_is_as_small_as_u_at_most_with_probability_u(
 def test_q_values_of_all_pairs_are_those_of_statsmodels(values: list[float], repeated: int) -> None:
     p_value = np.array(values + values[:repeated])  # some of them equal
     expected = multipletests(p_value, method="fdr_bh")[1]
-    np.testing.assert_allclose(QValues.of(p_value, len(p_value))(p_value), expected, rtol=1e-12)
+    np.testing.assert_allclose(QValues.of(p_value, len(p_value))(p_value), expected, rtol=1e-12, atol=1e-300)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.data())
@@ -67,9 +67,9 @@ def test_q_values_of_kept_pairs_are_never_below_those_of_all_and_equal_if_the_sm
     whole = QValues.of(p_value, len(p_value))(p_value)
     kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     found = QValues.of(p_value[kept], len(p_value))(p_value[kept])
-    assert (found >= whole[kept] * (1 - 1e-12)).all()
+    assert (found >= whole[kept] * (1 - 1e-12) - 1e-300).all()
     with_ones = multipletests(np.where(kept, p_value, 1.0), method="fdr_bh")[1][kept]
-    np.testing.assert_allclose(found, with_ones, rtol=1e-12)
+    np.testing.assert_allclose(found, with_ones, rtol=1e-12, atol=1e-300)
 
 
 def test_an_undefined_p_value_has_an_undefined_q_value_and_takes_no_rank() -> None:
