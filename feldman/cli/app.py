@@ -44,6 +44,10 @@ OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a new file: .json, .csv or .parquet.")
 ]
 
+PlotOption = Annotated[
+    str | None, typer.Option("--plot", metavar="FILE", help="Draw it into a new file: .png, .svg or .pdf.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
@@ -257,6 +261,43 @@ def pairs(
         where=where,
     )
     list_pairs(run, targets, query, chosen_output(output_format, json, output))
+
+
+@app.command()
+def stability(
+    run: RunArgument,
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Trials in each half. Default: half of all, half of that, and so on."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="How many random splits of each size.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits.")] = 0,
+    min_influence: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="High influence is at least this. Default: 0.15.")
+    ] = None,
+    min_memorization: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="High memorization is at least this. Default: 0.25.")
+    ] = None,
+    same_class: Annotated[bool, typer.Option("--same-class", help="Only pairs of one class.")] = False,
+    plot: PlotOption = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Say how far random halves of a run's trials agree, against the number of trials and against chance."""
+    from feldman.cli.output import chosen_output
+    from feldman.cli.stability_command import StabilityOptions, show_stability
+
+    options = StabilityOptions(
+        sizes=sizes,
+        repeats=repeats,
+        seed=seed,
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        same_class=same_class,
+        plot=plot,
+    )
+    show_stability(run, options, chosen_output(output_format, json, output))
 
 
 @app.command()

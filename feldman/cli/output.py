@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 from feldman.errors import QueryError, listed
 
-__all__ = ["Format", "Output", "chosen_output", "output_stream", "print_json", "print_rows"]
+__all__ = ["Format", "Output", "chosen_output", "chosen_plot", "output_stream", "print_json", "print_rows"]
 
 Format = Literal["table", "json", "csv", "parquet"]
 
@@ -55,6 +55,26 @@ def chosen_output(name: Format | None, as_json: bool, file: str | None) -> Outpu
             f"({listed(get_args(Format))})"
         )
     return Output(format=name, file=Path(file))
+
+
+def chosen_plot(file: str | None) -> Path | None:
+    """Settle where a figure goes, before anything is computed.
+
+    Raises
+    ------
+    QueryError
+        If the file is there already, lies in no folder, or does not tell a format of figures.
+    """
+    if file is None:
+        return None
+    path = Path(file)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise QueryError(f"a figure is a .png, .svg or .pdf file; found '{file}'")
+    if os.path.lexists(path):
+        raise QueryError(f"'{file}' exists, and nothing is overwritten: remove it, or choose another file")
+    if not path.parent.is_dir():
+        raise QueryError(f"'{path.parent}' is no folder to write '{path.name}' into; make it first")
+    return path
 
 
 @contextmanager

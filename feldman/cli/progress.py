@@ -32,6 +32,7 @@ _UNITS = {
     "writing matrices": "classes",
     "comparing matrices": "classes",
     "preparing": "images",
+    "comparing halves": "splits",
 }
 
 

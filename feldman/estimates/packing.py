@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["WORD_BITS", "compiled", "count_bits", "pack_rows", "popcount"]
+__all__ = ["WORD_BITS", "compiled", "count_bits", "gather_bits", "pack_rows", "popcount"]
 
 WORD_BITS = 64
 
@@ -82,3 +82,17 @@ def count_bits(
             total += popcount(first[example, word] & second[example, word])
         counts[example] = total
     return counts
+
+
+@compiled
+def gather_bits(
+    words: UInt64[np.ndarray, "example word"],
+    trials: Int64[np.ndarray, " chosen"],
+    gathered: UInt64[np.ndarray, "example some"],
+) -> None:
+    """Set bit k of each example's row of ``gathered``, all 0 before, from the bit of the k-th chosen trial."""
+    for example in range(words.shape[0]):
+        for k in range(trials.shape[0]):
+            trial = trials[k]
+            bit = (words[example, trial >> 6] >> np.uint64(trial & 63)) & np.uint64(1)
+            gathered[example, k >> 6] |= bit << np.uint64(k & 63)
