@@ -233,6 +233,14 @@ def pairs(
         float | None, typer.Option(min=-1, max=1, help="At least this memorization. Default: as in the table, 0.25.")
     ] = None,
     same_class: Annotated[bool, typer.Option("--same-class", help="Only pairs of one class.")] = False,
+    honest: Annotated[
+        bool,
+        typer.Option(
+            "--honest",
+            help="Select on a random half of the trials, report from the other half, both ways; needs the trials.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves, with --honest.")] = 0,
     where: Annotated[
         str | None,
         typer.Option(
@@ -248,7 +256,6 @@ def pairs(
 ) -> None:
     """List the most influential train/test pairs."""
     from feldman.cli.output import chosen_output
-    from feldman.cli.query_commands import list_pairs
     from feldman.results.queries import PairQuery
 
     query = PairQuery(
@@ -260,7 +267,15 @@ def pairs(
         same_class=same_class,
         where=where,
     )
-    list_pairs(run, targets, query, chosen_output(output_format, json, output))
+    chosen = chosen_output(output_format, json, output)
+    if honest:
+        from feldman.cli.honest_command import list_honest_pairs
+
+        list_honest_pairs(run, targets, query, seed, chosen)
+        return
+    from feldman.cli.query_commands import list_pairs
+
+    list_pairs(run, targets, query, chosen)
 
 
 @app.command()

@@ -15,7 +15,19 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 from feldman.errors import QueryError, listed
 
-__all__ = ["Format", "Output", "chosen_output", "chosen_plot", "output_stream", "print_json", "print_rows"]
+__all__ = [
+    "Format",
+    "Output",
+    "chosen_output",
+    "chosen_plot",
+    "class_name",
+    "interval",
+    "number",
+    "output_stream",
+    "print_json",
+    "print_rows",
+    "small_number",
+]
 
 Format = Literal["table", "json", "csv", "parquet"]
 
@@ -134,6 +146,29 @@ def print_rows(rows: list[dict[str, str]], title: str, file: TextIO) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160, file=file)
     console.print(view)
+
+
+def class_name(label: Any, names: tuple[str, ...]) -> str:
+    """Return the name of a label, or its number; a dash where it is not known."""
+    if label is None:
+        return "-"
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def number(value: float | None) -> str:
+    """Return an estimate as tables for people have it; a dash where it is undefined."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def small_number(value: float | None) -> str:
+    """Return a q-value: two digits, however small it is."""
+    return "-" if value is None else "< 1e-9" if value < 1e-9 else f"{value:.2g}"
+
+
+def interval(row: dict[str, Any]) -> str:
+    """Return the interval of a row."""
+    low, high = row["ci_low"], row["ci_high"]
+    return "-" if low is None and high is None else f"{number(low)} to {number(high)}"
 
 
 def _plain(value: Any) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from feldman.cli.output import Output, chosen_plot
+from feldman.cli.output import Output, chosen_plot, number
 from feldman.cli.progress import ProgressDisplay
-from feldman.cli.study_output import figure, open_study, show_study
+from feldman.cli.study_output import open_study, show_study
 from feldman.errors import QueryError
 from feldman.estimates.selection import chosen_pairs
 from feldman.studies.stability import StabilityPlan, default_sizes, measure_stability, stability_summary
@@ -92,7 +92,7 @@ def _rows(table: pa.Table) -> list[dict[str, str]]:
     return [
         {"trials each": f"{size:,}"}
         | {
-            name: f"{values[place][1]:,.0f}" if name == "pairs" else figure(values[place][1])
+            name: f"{values[place][1]:,.0f}" if name == "pairs" else number(values[place][1])
             for name, values in columns.items()
         }
         for place, (size, _, _) in enumerate(columns["pairs"])

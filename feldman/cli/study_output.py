@@ -19,7 +19,7 @@ from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
-__all__ = ["OpenStudy", "figure", "open_study", "show_study"]
+__all__ = ["OpenStudy", "open_study", "show_study"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,3 @@ def show_study(
     if output.file is not None:
         print_rows(shown, title, sys.stdout)
         print(f"{output.file}: {table.num_rows:,} rows", file=sys.stderr)
-
-
-def figure(value: float, digits: int = 3) -> str:
-    """Return a number as tables have it; a dash for what is undefined."""
-    return "-" if value != value else f"{value:.{digits}f}"

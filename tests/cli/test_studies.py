@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from feldman.studies.honest import HONEST_SCHEMA
 from feldman.studies.stability import STABILITY_SCHEMA
 from tests.commands import Commands, snapshot
 
@@ -53,3 +55,46 @@ def test_stability_refuses_what_measures_nothing(
     answer = feldman("stability", str(finished), *options)
     assert (answer.code, answer.out) == (2, "")
     assert says in answer.err
+
+
+def test_honest_pairs_are_filtered_as_pairs_are_and_shrinkage_is_shown(
+    feldman: Commands, finished: Path, tmp_path: Path
+) -> None:
+    options = ("--honest", "--min-memorization", "-1", "--min-influence", "0.3")
+    document = json.loads(feldman("pairs", str(finished), *options, "--all", "--json").out)
+    rows = document["rows"]
+    assert list(rows[0]) == HONEST_SCHEMA.names
+    assert min(row["selected_influence"] for row in rows) >= 0.3 > min(row["influence"] for row in rows)
+    assert document["shrinkage"][-1]["num_pairs"] is None
+    assert document["shrinkage"][-1]["ratio"] < 0.9
+    chosen = rows[0]["train_index"]
+    for arguments, expected in (
+        (("--train", str(chosen)), [row for row in rows if row["train_index"] == chosen]),
+        (
+            ("--where", "selected_on = 1 AND q_value < 0.5"),
+            [r for r in rows if r["selected_on"] == 1 and r["q_value"] < 0.5],
+        ),
+        (("--same-class",), [row for row in rows if row["train_label"] == row["test_label"]]),
+        (("--top", "3"), rows[:3]),
+    ):
+        every = () if "--top" in arguments else ("--all",)
+        found = json.loads(feldman("pairs", str(finished), *options, *arguments, *every, "--json").out)["rows"]
+        if "--same-class" in arguments:  # q-values are over fewer pairs
+            found, expected = ([{**row, "q_value": None} for row in part] for part in (found, expected))
+        assert found == expected, arguments
+    answer = feldman("pairs", str(finished), *options, "--top", "2", "-o", "honest.parquet")
+    assert answer.code == 0, answer.err
+    assert pq.read_metadata(tmp_path / "honest.parquet").num_rows == 2
+    shown = feldman("pairs", str(finished), *options, "--top", "2").out.splitlines()
+    assert shown[0].startswith("the strongest pairs of each half")
+    assert any(line.startswith(f"2 of {len(rows):,} pairs selected on one half (influence >= 0.3") for line in shown)
+    other = json.loads(feldman("pairs", str(finished), *options, "--all", "--json", "--seed", "1").out)["rows"]
+    assert other != rows
+
+
+def test_honest_pairs_need_trials_and_test_examples(feldman: Commands, done: Path) -> None:
+    answer = feldman("pairs", str(done), "--honest", "--targets", "train")
+    assert answer.code == 2
+    assert "leave out --targets train" in answer.err
+    shutil.rmtree(done / "trials.zarr")
+    assert feldman("pairs", str(done), "--honest").code == 2
