@@ -316,6 +316,44 @@ def stability(
 
 
 @app.command()
+def plan(
+    run: RunArgument,
+    target_stderr: Annotated[
+        float | None,
+        typer.Option("--target-stderr", metavar="S", help="The standard error that is wanted, as in 0.02."),
+    ] = None,
+    target_jaccard: Annotated[
+        float | None,
+        typer.Option("--target-jaccard", metavar="J", help="The agreement of two such runs that is wanted, as in 0.8."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many blocks train at a time. Default: as this run does here."),
+    ] = None,
+    min_influence: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="High influence is at least this. Default: 0.15.")
+    ] = None,
+    min_memorization: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="High memorization is at least this. Default: 0.25.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves, for --target-jaccard.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Say from a pilot run how many trials a wanted precision needs, and what they will cost."""
+    from feldman.cli.plan_command import PlanOptions, show_plan
+
+    options = PlanOptions(
+        target_stderr=target_stderr,
+        target_jaccard=target_jaccard,
+        workers=workers,
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        seed=seed,
+    )
+    show_plan(run, options, json)
+
+
+@app.command()
 def export(
     run: RunArgument,
     format: Annotated[

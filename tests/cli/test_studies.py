@@ -98,3 +98,39 @@ def test_honest_pairs_need_trials_and_test_examples(feldman: Commands, done: Pat
     assert "leave out --targets train" in answer.err
     shutil.rmtree(done / "trials.zarr")
     assert feldman("pairs", str(done), "--honest").code == 2
+
+
+def test_a_plan_says_trials_cost_and_the_command(feldman: Commands, finished: Path) -> None:
+    answer = feldman("plan", str(finished), "--target-stderr", "0.05", "--min-memorization", "-1", "--workers", "3")
+    assert answer.code == 0, answer.err
+    document = json.loads(
+        feldman(
+            "plan", str(finished), "--target-stderr", "0.05", "--min-memorization", "-1", "--workers", "3", "--json"
+        ).out
+    )
+    assert [need["how"] for need in document["needs"]] == ["scaled", "scaled", "bound"]
+    most = max(need["num_trials"] for need in document["needs"][:2])
+    assert answer.out.splitlines()[-1] == f"  to train them: feldman resume {finished} --num-trials {most}"
+    cost = document["needs"][0]["cost"]
+    assert (cost["num_more"], cost["num_workers"]) == (document["needs"][0]["num_trials"] - 40, 3)
+    jaccard = feldman("plan", str(finished), "--target-jaccard", "0.9")
+    assert jaccard.code == 0, jaccard.err
+    assert "this run is too short to tell" in jaccard.out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "a plan has one target: give --target-stderr or --target-jaccard"),
+        (("--target-stderr", "0.1", "--target-jaccard", "0.8"), "a plan has one target"),
+        (("--target-stderr", "0"), "a standard error lies between 0 and 1; found 0"),
+        (("--target-jaccard", "1"), "a Jaccard similarity to be reached lies between 0 and 1; found 1"),
+        (("--target-stderr", "small"), "Invalid value for '--target-stderr'"),
+    ],
+)
+def test_plans_without_a_target_that_can_be_reached_are_refused(
+    feldman: Commands, finished: Path, options: tuple[str, ...], says: str
+) -> None:
+    answer = feldman("plan", str(finished), *options)
+    assert (answer.code, answer.out) == (2, "")
+    assert says in answer.err
