@@ -354,6 +354,34 @@ def plan(
 
 
 @app.command()
+def cscore(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs of one learner and data set, at one or several subset ratios."),
+    ],
+    top: TopOption = None,
+    everything: AllOption = False,
+    min_influence: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="A test example is decided from this influence on. Default: 0.15."),
+    ] = None,
+    min_memorization: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="And by examples memorized so much. Default: 0.25.")
+    ] = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """List the hardest training examples: accuracy without them, over subset ratios, and what they do for the test set."""
+    from feldman.cli.cscore_command import show_cscores
+    from feldman.cli.output import chosen_output
+    from feldman.estimates.selection import chosen_pairs
+
+    selection = chosen_pairs(min_influence=min_influence, min_memorization=min_memorization)
+    show_cscores(runs, selection, _num_rows(top, everything), chosen_output(output_format, json, output))
+
+
+@app.command()
 def export(
     run: RunArgument,
     format: Annotated[

@@ -7,12 +7,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from feldman.job import run
 from feldman.studies.honest import HONEST_SCHEMA
 from feldman.studies.stability import STABILITY_SCHEMA
 from tests.commands import Commands, snapshot
+from tests.conftest import small_arrays, small_experiment
 
 
 def test_stability_prints_a_row_a_size_and_writes_its_rows_and_a_figure(
@@ -134,3 +137,34 @@ def test_plans_without_a_target_that_can_be_reached_are_refused(
     answer = feldman("plan", str(finished), *options)
     assert (answer.code, answer.out) == (2, "")
     assert says in answer.err
+
+
+def test_c_scores_of_several_ratios_are_one_table_hardest_first(
+    feldman: Commands, finished: Path, tmp_path: Path
+) -> None:
+    run(small_experiment(finished.parent / "data.npz", subset_ratio=0.5), tmp_path / "half")
+    document = json.loads(feldman("cscore", str(finished), "half", "--all", "--json").out)
+    assert document["subset_ratios"] == [0.5, 0.7]
+    rows = document["rows"]
+    assert len(rows) == 60
+    assert [row["cscore"] for row in rows] == sorted(row["cscore"] for row in rows)
+    assert all(row["cscore"] == pytest.approx((row["rate_out_0.5"] + row["rate_out_0.7"]) / 2) for row in rows)
+    shown = feldman("cscore", str(finished), "--top", "3").out.splitlines()
+    assert shown[0].startswith("hardest of 60 training examples, subset ratio 0.7; decided: influence >= 0.15")
+    assert len(shown) == 5
+
+
+def test_c_scores_of_other_data_or_other_learners_are_refused(
+    feldman: Commands, finished: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "other.npz", allow_pickle=False, **small_arrays(seed=1))
+    run(small_experiment(tmp_path / "other.npz"), tmp_path / "other")
+    answer = feldman("cscore", str(finished), "other")
+    assert (answer.code, answer.out) == (1, "")
+    assert "a C-score is of one data set; 'other' is of another one" in answer.err
+    experiment = small_experiment(finished.parent / "data.npz")
+    training = experiment.training.model_copy(update={"epochs": 3})
+    run(experiment.model_copy(update={"training": training}), tmp_path / "longer")
+    answer = feldman("cscore", str(finished), "longer")
+    assert answer.code == 1
+    assert "a C-score is of one learner and recipe; those of 'longer' differ" in answer.err
