@@ -382,6 +382,38 @@ def cscore(
 
 
 @app.command()
+def lds(
+    run: RunArgument,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Trials to estimate from. Default: all that are not held out, half, and so on."
+        ),
+    ] = None,
+    held_out: Annotated[
+        int | None, typer.Option("--held-out", min=1, metavar="N", help="Trials to predict. Default: a fifth of all.")
+    ] = None,
+    num_tests: Annotated[int, typer.Option("--num-tests", min=1, metavar="N", help="Test examples, drawn.")] = 100,
+    estimators: Annotated[
+        str, typer.Option(metavar="NAME,...", help="difference, ridge, lasso (seconds for each test example).")
+    ] = "difference,ridge",
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    plot: PlotOption = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Say how well influences add up: held-out trials, predicted from their subsets (linear datamodeling score)."""
+    from feldman.cli.lds_command import LdsOptions, show_lds
+    from feldman.cli.output import chosen_output
+
+    options = LdsOptions(
+        sizes=sizes, held_out=held_out, num_tests=num_tests, estimators=estimators, seed=seed, plot=plot
+    )
+    show_lds(run, options, chosen_output(output_format, json, output))
+
+
+@app.command()
 def export(
     run: RunArgument,
     format: Annotated[

@@ -33,6 +33,7 @@ _UNITS = {
     "comparing matrices": "classes",
     "preparing": "images",
     "comparing halves": "splits",
+    "fitting datamodels": "fits",
 }
 
 

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from feldman.cli.output import Output, chosen_plot, number
 from feldman.cli.progress import ProgressDisplay
-from feldman.cli.study_output import open_study, show_study
-from feldman.errors import QueryError
+from feldman.cli.study_output import open_study, show_study, trial_counts
 from feldman.estimates.selection import chosen_pairs
 from feldman.studies.stability import StabilityPlan, default_sizes, measure_stability, stability_summary
 from feldman.trials.session import Progress
@@ -34,7 +33,7 @@ class StabilityOptions:
 def show_stability(path: str, options: StabilityOptions, output: Output) -> None:
     """Compare random halves of a run's trials; print or write what came out, and draw it."""
     plot = chosen_plot(options.plot)
-    sizes = None if options.sizes is None else _sizes(options.sizes)
+    sizes = None if options.sizes is None else trial_counts(options.sizes)
     selection = chosen_pairs(
         min_influence=options.min_influence,
         min_memorization=options.min_memorization,
@@ -73,13 +72,6 @@ def show_stability(path: str, options: StabilityOptions, output: Output) -> None
 
         save_figure(stability_figure(table), plot)
         print(f"{plot}: drawn", file=sys.stderr)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise QueryError(f"--sizes is how many trials each half has, as in 50,100,200; found '{text}'") from None
 
 
 def _rows(table: pa.Table) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feldman.cli.output import Output, output_stream, print_json, print_rows
 from feldman.cli.progress import ProgressDisplay
+from feldman.errors import QueryError
 from feldman.estimates.bits import TrialBits
 from feldman.estimates.reading import read_bits
 from feldman.results.formats import write_table
@@ -19,7 +20,7 @@ from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
-__all__ = ["OpenStudy", "open_study", "show_study"]
+__all__ = ["OpenStudy", "open_study", "show_study", "trial_counts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +68,17 @@ def show_study(
     if output.file is not None:
         print_rows(shown, title, sys.stdout)
         print(f"{output.file}: {table.num_rows:,} rows", file=sys.stderr)
+
+
+def trial_counts(text: str) -> tuple[int, ...]:
+    """Return the numbers of trials that ``--sizes`` lists, ascending.
+
+    Raises
+    ------
+    QueryError
+        If they are no such list.
+    """
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise QueryError(f"--sizes lists numbers of trials, as in 50,100,200; found '{text}'") from None

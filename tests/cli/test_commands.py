@@ -15,8 +15,8 @@ from tests.commands import Commands
 from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
-    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "export",
-    "import", "compare", "prepare", "presets",
+    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
+    "export", "import", "compare", "prepare", "presets",
 ]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
 

@@ -46,7 +46,7 @@ def test_stability_prints_a_row_a_size_and_writes_its_rows_and_a_figure(
     ("options", "says"),
     [
         (("--sizes", "21"), "a half of 40 trials has 10 to 20 of them; found 21"),
-        (("--sizes", "many"), "--sizes is how many trials each half has, as in 50,100,200; found 'many'"),
+        (("--sizes", "many"), "--sizes lists numbers of trials, as in 50,100,200; found 'many'"),
         (("--plot", "plot.gif"), "a figure is a .png, .svg or .pdf file; found 'plot.gif'"),
         (("--plot", "none/plot.png"), "'none' is no folder to write 'plot.png' into"),
         (("--repeats", "0"), "Invalid value for '--repeats'"),
@@ -168,3 +168,21 @@ def test_c_scores_of_other_data_or_other_learners_are_refused(
     answer = feldman("cscore", str(finished), "longer")
     assert answer.code == 1
     assert "a C-score is of one learner and recipe; those of 'longer' differ" in answer.err
+
+
+def test_lds_prints_a_row_a_size_and_estimator_and_draws_them(
+    feldman: Commands, finished: Path, tmp_path: Path
+) -> None:
+    options = ("--held-out", "20", "--num-tests", "10")
+    answer = feldman("lds", str(finished), *options, "--plot", "lds.png", "-o", "lds.csv")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("linear datamodeling score on 20 held-out trials of 40")
+    assert (tmp_path / "lds.png").stat().st_size > 1000
+    document = json.loads(feldman("lds", str(finished), *options, "--json").out)
+    assert [(row["num_trials"], row["estimator"]) for row in document["rows"]] == [(20, "difference"), (20, "ridge")]
+    few = feldman("lds", str(finished))
+    assert (few.code, few.out) == (2, "")
+    assert "a score takes 20 trials to estimate from, 20 held out and a test example; found sizes 32, 8 held" in few.err
+    unknown = feldman("lds", str(finished), *options, "--estimators", "ridge,trak")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "estimators are difference, ridge, lasso; found 'trak'" in unknown.err

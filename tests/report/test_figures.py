@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from feldman.estimates.selection import PairSelection
+from feldman.report.lds_figure import lds_figure
 from feldman.report.stability_figure import stability_figure
 from feldman.report.style import save_figure
+from feldman.studies.lds import LdsPlan, measure_lds
 from feldman.studies.stability import StabilityPlan, measure_stability
 from tests.benchmarks.planted import planted_learner
 
@@ -38,3 +40,13 @@ def test_a_figure_is_saved_whole_and_the_same_one_has_the_same_bytes(tmp_path: P
     assert first == second
     assert len(first) > 5000
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_lds_figure_shows_every_estimator_beside_its_chance() -> None:
+    bits = planted_learner().trials(120, 0)
+    figure = lds_figure(measure_lds(bits, LdsPlan(sizes=(30, 60), num_held_out=40, num_test=10)))
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    named = {text.get_text() for text in legend.get_texts()}
+    assert named == {"difference", "difference, chance", "ridge", "ridge, chance"}
