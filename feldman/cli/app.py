@@ -414,6 +414,32 @@ def lds(
 
 
 @app.command()
+def duplicates(
+    run: RunArgument,
+    min_correlation: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="R", help="Images whose pixels correlate by this are near-duplicates."),
+    ] = 0.97,
+    top: TopOption = None,
+    everything: AllOption = False,
+    found: Annotated[
+        str | None,
+        typer.Option("--list", metavar="FILE", help="Write all near-duplicates, too: .json, .csv or .parquet."),
+    ] = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Flag pairs whose two images are one, or nearly so, and say what is left of the figures without them."""
+    from feldman.cli.duplicates_command import DuplicateOptions, show_duplicates
+    from feldman.cli.output import chosen_output
+
+    listed = None if found is None else chosen_output(None, False, found)
+    options = DuplicateOptions(min_correlation=min_correlation, top=_num_rows(top, everything), found=listed)
+    show_duplicates(run, options, chosen_output(output_format, json, output))
+
+
+@app.command()
 def export(
     run: RunArgument,
     format: Annotated[

@@ -34,6 +34,7 @@ _UNITS = {
     "preparing": "images",
     "comparing halves": "splits",
     "fitting datamodels": "fits",
+    "looking for duplicates": "examples",
 }
 
 

@@ -186,3 +186,38 @@ def test_lds_prints_a_row_a_size_and_estimator_and_draws_them(
     unknown = feldman("lds", str(finished), *options, "--estimators", "ridge,trak")
     assert (unknown.code, unknown.out) == (2, "")
     assert "estimators are difference, ridge, lasso; found 'trak'" in unknown.err
+
+
+def test_duplicates_flags_pairs_and_says_what_is_left_without_them(
+    feldman: Commands, done: Path, tmp_path: Path
+) -> None:
+    assert feldman("estimate", str(done), "--min-memorization", "-1", "--min-influence", "0.2").code == 0
+    every = json.loads(feldman("duplicates", str(done), "--all", "--json").out)["rows"]
+    least = sorted(row["correlation"] for row in every)[-3] - 1e-6  # the three most alike
+    options = ("duplicates", str(done), "--min-correlation", str(least))
+    document = json.loads(feldman(*options, "--all", "--json").out)
+    rows = document["rows"]
+    of_all, without = document["headlines"]
+    assert of_all["num_pairs"] == len(rows) == without["num_pairs"] + 3
+    assert [row["duplicate"] for row in rows] == [row["correlation"] >= least for row in rows]
+    answer = feldman(*options, "--top", "3", "--list", "found.csv", "-o", "pairs.parquet")
+    assert answer.code == 0, answer.err
+    listed = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
+    assert len(listed) == document["num_train_test"] + document["num_train_train"]
+    assert pq.read_table(tmp_path / "pairs.parquet").num_rows == 3
+    shown = feldman(*options, "--top", "2").out.splitlines()
+    assert shown[0].startswith(f"{document['num_train_test']:,} train/test and")
+    assert any(line.startswith(f"2 of {len(rows):,} pairs (influence >= 0.2") for line in shown)
+
+
+def test_duplicates_in_other_data_are_not_looked_for(feldman: Commands, done: Path, finished: Path) -> None:
+    data = finished.parent / "data.npz"
+    before = data.read_bytes()
+    try:
+        np.savez(data, allow_pickle=False, **small_arrays(seed=1))
+        answer = feldman("duplicates", str(done))
+    finally:
+        data.write_bytes(before)
+    assert (answer.code, answer.out) == (2, "")
+    assert "the data set 'arrays' is not what" in answer.err
+    assert "put the old data in its place" in answer.err
