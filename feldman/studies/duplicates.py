@@ -223,7 +223,7 @@ def _neighbours(train: Inputs, queries: Inputs, min_correlation: float) -> Itera
     for start in range(0, len(queries.vectors), _QUERIES_AT_ONCE):
         part = queries.vectors[start : start + _QUERIES_AT_ONCE]
         limits, _, near = index.range_search(part, min_correlation - _SEARCH_MARGIN)
-        num_near: NDArray[np.int64] = np.diff(limits.astype(np.int64))
+        num_near = (limits[1:] - limits[:-1]).astype(np.int64)
         query = start + np.repeat(np.arange(len(part)), num_near)
         digests = queries.digests[start : start + _QUERIES_AT_ONCE]
         low, high = (np.searchsorted(ordered, digests, side=side) for side in ("left", "right"))
