@@ -27,10 +27,10 @@ def lds_figure(table: pa.Table) -> Figure:
             [row[name] for row in own] for name in ("num_trials", "lds", "stderr", "lds_chance")
         )
         axes.errorbar(sizes, scores, errors, color=colour, marker="o", capsize=2, label=estimator)
-        axes.plot(sizes, chance, color=colour, linestyle=":", label=f"{estimator}, chance")
+        axes.errorbar(sizes, chance, color=colour, linestyle=":", label=f"{estimator}, chance")
     sizes = sorted({row["num_trials"] for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.set_xlabel("trials to estimate from")
-    add_legend(axes)
+    add_legend(figure)
     return figure

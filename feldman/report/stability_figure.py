@@ -36,5 +36,5 @@ def stability_figure(table: pa.Table) -> Figure:
         panel.set_xlabel("trials in each half")
         if name == "jaccard":
             panel.set_ylim(bottom=0)
-    add_legend(axes[0])
+    add_legend(figure)
     return figure

@@ -29,20 +29,24 @@ _STYLE: Any = {
     "svg.hashsalt": "feldman",
 }
 _PANEL_INCHES = 2.9, 2.5
+_NARROWEST_INCHES = 4.4
+"""So that the legend of a single panel has room."""
 
 
 def new_figure(titles: list[str], num_columns: int) -> tuple[Figure, list[Axes]]:
     """Make a figure with a panel for each title, row by row. It belongs to no window and no global state."""
     num_rows = -(-len(titles) // num_columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_PANEL_INCHES[0] * num_columns, _PANEL_INCHES[1] * num_rows), layout="constrained")
+        width = max(_PANEL_INCHES[0] * num_columns, _NARROWEST_INCHES)
+        figure = Figure(figsize=(width, _PANEL_INCHES[1] * num_rows), layout="constrained")
         axes = [figure.add_subplot(num_rows, num_columns, k + 1, title=title) for k, title in enumerate(titles)]
     return figure, axes
 
 
-def add_legend(axes: Axes) -> None:
-    """Say in a panel which series is which."""
-    axes.legend(frameon=False, fontsize=9)
+def add_legend(figure: Figure) -> None:
+    """Say below the panels which series is which, by the first panel's."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

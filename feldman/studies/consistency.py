@@ -92,7 +92,7 @@ def influence_consistency(
     selected: tuple[PairSet, PairSet],
     bits: tuple[TrialBits, TrialBits],
     sampled: PairSet,
-    shuffled: tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]] | None = None,
+    shuffled: Int64[np.ndarray, " train"] | None = None,
 ) -> Consistency:
     """Compare two estimates of influence on the pairs that either selects: J_infl and D_infl.
 
@@ -105,18 +105,18 @@ def influence_consistency(
     sampled
         Pairs for the rank correlation, chosen by chance.
     shuffled
-        int64 [train] and [test]: which example of the first side each of the second is compared with. By default itself; another
-        order gives what chance would.
+        Which training example of the first side each of the second is compared with. By default itself; another order gives what
+        chance would.
     """
     num_train, num_test = (len(words) for words in (bits[0].subset_mask, bits[0].test_correct))
-    orders = shuffled or (np.arange(num_train), np.arange(num_test))
-    renamed = PairSet(train=orders[0][selected[1].train], test=orders[1][selected[1].test])
+    order = np.arange(num_train) if shuffled is None else shuffled
+    renamed = PairSet(train=order[selected[1].train], test=selected[1].test)
     keys = selected[0].keys(num_test), renamed.keys(num_test)
     either = np.union1d(*keys)
-    back = np.argsort(orders[0]), np.argsort(orders[1])
+    back = np.argsort(order)
 
     def both_sides(pairs: PairSet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        renamed = PairSet(train=back[0][pairs.train], test=back[1][pairs.test])
+        renamed = PairSet(train=back[pairs.train], test=pairs.test)
         first, second = influence_of_pairs(bits[0], pairs), influence_of_pairs(bits[1], renamed)
         defined = ~(np.isnan(first) | np.isnan(second))
         return first[defined], second[defined]

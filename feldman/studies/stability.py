@@ -98,7 +98,8 @@ def measure_stability(
     -------
     pyarrow.Table
         `STABILITY_SCHEMA`: for each size, repeat and ``estimate`` ("memorization", "influence") a row of the ``halves``, and
-        one of ``chance``: the same comparison after the examples of one half were shuffled.
+        one of ``chance``: the same comparison after the training examples of one half were shuffled; for influence, those that
+        both halves find memorized.
 
     Raises
     ------
@@ -122,10 +123,8 @@ def _compare(
     memorized = [estimate_memorization(half).memorization for half in halves]
     threshold = plan.selection.min_memorization
     random = generator(plan.seed, _SHUFFLES + repeat)
-    train_order, test_order = (random.permutation(len(each)).astype(np.int64) for each in labels)
     yield "memorization", "halves", memorization_consistency(memorized[0], memorized[1], threshold)
-    shuffled = np.empty_like(memorized[1])
-    shuffled[train_order] = memorized[1]
+    shuffled = random.permutation(memorized[1])
     yield "memorization", "chance", memorization_consistency(memorized[0], shuffled, threshold)
     selected = []
     for half, values in zip(halves, memorized, strict=True):
@@ -139,7 +138,11 @@ def _compare(
         test=random.integers(0, len(labels[1]), num_sampled),
     )
     yield "influence", "halves", influence_consistency(both, halves, sampled)
-    yield "influence", "chance", influence_consistency(both, halves, sampled, (train_order, test_order))
+    # Which test examples are easily moved, and who is memorized, both halves know: by chance is only who moves whom.
+    in_both = np.flatnonzero((memorized[0] >= threshold) & (memorized[1] >= threshold))
+    order = np.arange(len(labels[0]))
+    order[in_both] = random.permutation(in_both)
+    yield "influence", "chance", influence_consistency(both, halves, sampled, order)
 
 
 def stability_summary(table: pa.Table, estimate: str, compared: str, name: str) -> Sequence[tuple[int, float, float]]:

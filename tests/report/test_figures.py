@@ -25,8 +25,7 @@ def test_the_stability_figure_shows_three_measures_of_both_estimates_beside_chan
         for estimate in ("memorization", "influence")
         for measure in ("Jaccard similarity", "mean difference", "rank correlation")
     ]
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["halves", "chance"]
 
 
@@ -45,8 +44,6 @@ def test_a_figure_is_saved_whole_and_the_same_one_has_the_same_bytes(tmp_path: P
 def test_the_lds_figure_shows_every_estimator_beside_its_chance() -> None:
     bits = planted_learner().trials(120, 0)
     figure = lds_figure(measure_lds(bits, LdsPlan(sizes=(30, 60), num_held_out=40, num_test=10)))
-    (axes,) = figure.axes
-    legend = axes.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     named = {text.get_text() for text in legend.get_texts()}
     assert named == {"difference", "difference, chance", "ridge", "ridge, chance"}
