@@ -84,7 +84,7 @@ def memorization_consistency(
         num_both=num_both,
         jaccard=_share(num_both, int(either.sum())),
         mean_difference=_mean(np.abs(first - second)[either & defined]),
-        spearman=spearman(first[defined], second[defined]),
+        spearman=_rank_correlation(first[defined], second[defined]),
     )
 
 
@@ -129,7 +129,7 @@ def influence_consistency(
         num_both=num_both,
         jaccard=_share(num_both, len(either)),
         mean_difference=_mean(np.abs(first - second)),
-        spearman=spearman(*both_sides(sampled)),
+        spearman=_rank_correlation(*both_sides(sampled)),
     )
 
 
@@ -146,6 +146,11 @@ def influence_of_pairs(bits: TrialBits, pairs: PairSet) -> Float64[np.ndarray, "
 
 
 _PAIRS_AT_ONCE = 1 << 16
+
+
+def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return Spearman's; differences of rates that are equal but for rounding, as 2/3 - 1/3 and 1 - 2/3, are ties."""
+    return spearman(np.round(first, 12), np.round(second, 12))
 
 
 def _share(part: int, whole: int) -> float:
