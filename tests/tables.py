@@ -52,7 +52,9 @@ def large_pairs(num_train: int, num_test: int, num_pairs: int, seed: int = 0) ->
     train, test = chosen // num_test, chosen % num_test
     influence, stderr = rng.exponential(0.05, len(chosen)).clip(0, 0.8), 0.005 + 0.02 * rng.random(len(chosen))
     memorization = rng.random(num_train)[train]
+    p_value = rng.random(len(chosen)) ** 8
     low, high = influence - 1.96 * stderr, influence + 1.96 * stderr
     columns = [train, test, influence, stderr, low, high, memorization, train % 100, test % 100]
+    columns += [p_value, np.minimum(50 * p_value, 1)]
     schema = influence_schema()
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)

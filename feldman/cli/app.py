@@ -13,7 +13,18 @@ from typing import Annotated, Literal
 import typer
 
 from feldman import __version__
-from feldman.errors import FeldmanError, QueryError
+from feldman.cli.options import (
+    AddressOption,
+    AllOption,
+    FormatOption,
+    JsonOption,
+    OutputOption,
+    RunArgument,
+    TopOption,
+    num_rows,
+)
+from feldman.cli.study_commands import add_study_commands
+from feldman.errors import FeldmanError
 
 __all__ = ["app", "main"]
 
@@ -25,24 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run directory.")]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDR", help="A Ray cluster: HOST:6379, or 'auto' on one of its nodes. Default: this machine."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-TopOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 20.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Every row, instead of --top.")]
-FormatOption = Annotated[
-    Literal["table", "json", "csv", "parquet"] | None,
-    typer.Option("--format", help="Default: what FILE's suffix says, or a table for people."),
-]
-OutputOption = Annotated[
-    str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a new file: .json, .csv or .parquet.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -203,7 +196,7 @@ def memorized(
     from feldman.cli.query_commands import list_memorized
     from feldman.results.queries import MemorizedQuery
 
-    query = MemorizedQuery(top=_num_rows(top, everything), label=label, where=where)
+    query = MemorizedQuery(top=num_rows(top, everything), label=label, where=where)
     list_memorized(run, query, chosen_output(output_format, json, output))
 
 
@@ -229,13 +222,21 @@ def pairs(
         float | None, typer.Option(min=-1, max=1, help="At least this memorization. Default: as in the table, 0.25.")
     ] = None,
     same_class: Annotated[bool, typer.Option("--same-class", help="Only pairs of one class.")] = False,
+    honest: Annotated[
+        bool,
+        typer.Option(
+            "--honest",
+            help="Select on a random half of the trials, report from the other half, both ways; needs the trials.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves, with --honest.")] = 0,
     where: Annotated[
         str | None,
         typer.Option(
             metavar="SQL",
             help="Only rows for which this SQL expression is true, as in 'influence > 0.3 AND train_label <> test_label'. "
-            "Columns: train_index, test_index, influence, stderr, ci_low, ci_high, memorization, train_label, test_label; with "
-            "--targets train, target_index and target_label.",
+            "Columns: train_index, test_index, influence, stderr, ci_low, ci_high, memorization, train_label, test_label, "
+            "p_value, q_value; with --targets train, target_index and target_label.",
         ),
     ] = None,
     output_format: FormatOption = None,
@@ -244,11 +245,10 @@ def pairs(
 ) -> None:
     """List the most influential train/test pairs."""
     from feldman.cli.output import chosen_output
-    from feldman.cli.query_commands import list_pairs
     from feldman.results.queries import PairQuery
 
     query = PairQuery(
-        top=_num_rows(top, everything),
+        top=num_rows(top, everything),
         train=train,
         target=target,
         min_influence=min_influence,
@@ -256,7 +256,18 @@ def pairs(
         same_class=same_class,
         where=where,
     )
-    list_pairs(run, targets, query, chosen_output(output_format, json, output))
+    chosen = chosen_output(output_format, json, output)
+    if honest:
+        from feldman.cli.honest_command import list_honest_pairs
+
+        list_honest_pairs(run, targets, query, seed, chosen)
+        return
+    from feldman.cli.query_commands import list_pairs
+
+    list_pairs(run, targets, query, chosen)
+
+
+add_study_commands(app)
 
 
 @app.command()
@@ -379,12 +390,6 @@ def presets(
     from feldman.cli.status_commands import show_presets
 
     show_presets(name)
-
-
-def _num_rows(top: int | None, everything: bool) -> int | None:
-    if top is not None and everything:
-        raise QueryError(f"--all is every row; found --top {top} too: give one of them")
-    return None if everything else top or 20
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

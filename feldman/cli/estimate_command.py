@@ -66,6 +66,8 @@ def estimate_run(path: str, options: EstimateOptions, as_json: bool) -> None:
         return
     trials = f"{made.facts.num_trials:,} of {store.experiment.subsets.num_trials:,} trials"
     print(f"{paths.memorization}: {store.num_train:,} examples, from {trials}")
-    print(f"{pairs_path}: {made.num_pairs:,} pairs ({selection.in_words()})")
+    print(
+        f"{pairs_path}: {made.num_pairs:,} pairs ({selection.in_words()}) of {made.facts.num_pairs_tested or 0:,} looked at"
+    )
     for other in others.values():
         print(f"{other}: {store.num_train:,} x {store.num_test:,}")

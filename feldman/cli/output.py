@@ -15,7 +15,19 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 from feldman.errors import QueryError, listed
 
-__all__ = ["Format", "Output", "chosen_output", "output_stream", "print_json", "print_rows"]
+__all__ = [
+    "Format",
+    "Output",
+    "chosen_output",
+    "chosen_plot",
+    "class_name",
+    "interval",
+    "number",
+    "output_stream",
+    "print_json",
+    "print_rows",
+    "small_number",
+]
 
 Format = Literal["table", "json", "csv", "parquet"]
 
@@ -55,6 +67,26 @@ def chosen_output(name: Format | None, as_json: bool, file: str | None) -> Outpu
             f"({listed(get_args(Format))})"
         )
     return Output(format=name, file=Path(file))
+
+
+def chosen_plot(file: str | None) -> Path | None:
+    """Settle where a figure goes, before anything is computed.
+
+    Raises
+    ------
+    QueryError
+        If the file is there already, lies in no folder, or does not tell a format of figures.
+    """
+    if file is None:
+        return None
+    path = Path(file)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise QueryError(f"a figure is a .png, .svg or .pdf file; found '{file}'")
+    if os.path.lexists(path):
+        raise QueryError(f"'{file}' exists, and nothing is overwritten: remove it, or choose another file")
+    if not path.parent.is_dir():
+        raise QueryError(f"'{path.parent}' is no folder to write '{path.name}' into; make it first")
+    return path
 
 
 @contextmanager
@@ -114,6 +146,29 @@ def print_rows(rows: list[dict[str, str]], title: str, file: TextIO) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160, file=file)
     console.print(view)
+
+
+def class_name(label: Any, names: tuple[str, ...]) -> str:
+    """Return the name of a label, or its number; a dash where it is not known."""
+    if label is None:
+        return "-"
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def number(value: float | None) -> str:
+    """Return an estimate as tables for people have it; a dash where it is undefined."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def small_number(value: float | None) -> str:
+    """Return a q-value: two digits, however small it is."""
+    return "-" if value is None else "< 1e-9" if value < 1e-9 else f"{value:.2g}"
+
+
+def interval(row: dict[str, Any]) -> str:
+    """Return the interval of a row."""
+    low, high = row["ci_low"], row["ci_high"]
+    return "-" if low is None and high is None else f"{number(low)} to {number(high)}"
 
 
 def _plain(value: Any) -> Any:

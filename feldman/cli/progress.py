@@ -32,6 +32,9 @@ _UNITS = {
     "writing matrices": "classes",
     "comparing matrices": "classes",
     "preparing": "images",
+    "comparing halves": "splits",
+    "fitting datamodels": "fits",
+    "looking for duplicates": "examples",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from duckdb import DuckDBPyRelation
 
-from feldman.cli.output import Output, output_stream, print_rows
+from feldman.cli.output import Output, class_name, interval, number, output_stream, print_rows, small_number
 from feldman.errors import QueryError, RunDirectoryError, command, listed
 from feldman.estimates.selection import Targets
 from feldman.results.formats import write_rows
@@ -130,9 +130,9 @@ def _answer(
 def _memorized_row(row: Row, names: tuple[str, ...]) -> dict[str, str]:
     return {
         "train": str(row["train_index"]),
-        "class": _class(row["label"], names),
-        "memorization": _number(row["memorization"]),
-        "95% interval": _interval(row),
+        "class": class_name(row["label"], names),
+        "memorization": number(row["memorization"]),
+        "95% interval": interval(row),
         "right with it": _share(row["correct_in"], row["num_in"]),
         "right without": _share(row["correct_out"], row["num_out"]),
     }
@@ -143,27 +143,13 @@ def _pair_row(row: Row, facts: TableFacts) -> dict[str, str]:
     return {
         "train": str(row["train_index"]),
         target: str(row[f"{target}_index"]),
-        "influence": _number(row["influence"]),
-        "95% interval": _interval(row),
-        "memorization": _number(row["memorization"]),
-        "train class": _class(row["train_label"], facts.class_names),
-        f"{target} class": _class(row[f"{target}_label"], facts.class_names),
+        "influence": number(row["influence"]),
+        "95% interval": interval(row),
+        "q-value": small_number(row.get("q_value")),  # tables of earlier versions have none
+        "memorization": number(row["memorization"]),
+        "train class": class_name(row["train_label"], facts.class_names),
+        f"{target} class": class_name(row[f"{target}_label"], facts.class_names),
     }
-
-
-def _class(label: int | None, names: tuple[str, ...]) -> str:
-    if label is None:
-        return "-"
-    return names[label] if 0 <= label < len(names) else str(label)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(row: Row) -> str:
-    low, high = row["ci_low"], row["ci_high"]
-    return "-" if low is None and high is None else f"{_number(low)} to {_number(high)}"
 
 
 def _share(correct: int | None, trials: int | None) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from feldman.estimates.kernel import LANES, WORDS_AT_ONCE
-from feldman.estimates.packing import WORD_BITS, pack_rows
+from feldman.estimates.packing import WORD_BITS, gather_bits, pack_rows
 
-__all__ = ["TrialBits", "in_lanes", "no_words", "pack_trials"]
+__all__ = ["TrialBits", "in_lanes", "no_words", "pack_trials", "take_trials"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,24 @@ def pack_trials(
     return TrialBits(
         num_trials=len(subset_mask), subset_mask=packed[0], train_correct=packed[1], test_correct=packed[2]
     )
+
+
+def take_trials(bits: TrialBits, trials: Int64[np.ndarray, " chosen"]) -> TrialBits:
+    """Return the bits of some trials alone, in the order in which they are named: what a run of just these would have left.
+
+    Parameters
+    ----------
+    bits
+        Of all trials.
+    trials
+        Which, 0 .. num_trials - 1.
+    """
+    taken = []
+    for words in (bits.subset_mask, bits.train_correct, bits.test_correct):
+        gathered = no_words(len(words), len(trials))
+        gather_bits(words, trials, gathered)
+        taken.append(gathered)
+    return TrialBits(num_trials=len(trials), subset_mask=taken[0], train_correct=taken[1], test_correct=taken[2])
 
 
 def no_words(num_examples: int, num_trials: int) -> UInt64[np.ndarray, "example word"]:

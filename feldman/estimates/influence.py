@@ -21,6 +21,7 @@ from feldman.estimates.kernel import joint_counts
 from feldman.estimates.kernel_tiles import prepare_selecting
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
+from feldman.estimates.significance import pair_p_values
 from feldman.estimates.tiles import TileInputs, TileResult, best_pairs, pair_influence, target_lanes
 from feldman.trials.executor import BlockOutcome, Executor, ThreadExecutor, usable_cores
 from feldman.trials.loop import run_blocks
@@ -41,6 +42,8 @@ class Pairs:
         int64 [pair].
     influence, stderr, ci_low, ci_high
         float64 [pair].
+    p_value
+        float64 [pair]: of the test whether the influence is 0, `feldman.estimates.significance.pair_p_values`.
     """
 
     train_index: Int64[np.ndarray, " pair"]
@@ -49,6 +52,7 @@ class Pairs:
     stderr: Float64[np.ndarray, " pair"]
     ci_low: Float64[np.ndarray, " pair"]
     ci_high: Float64[np.ndarray, " pair"]
+    p_value: Float64[np.ndarray, " pair"]
 
 
 def estimate_influence(
@@ -164,6 +168,9 @@ class PairCollector:
                 stderr=stderr,
                 ci_low=ci_low,
                 ci_high=ci_high,
+                p_value=pair_p_values(
+                    count, num_in, self._totals[target].astype(np.int64), num_trials=self._num_trials
+                ),
             )
         )
 
@@ -289,4 +296,5 @@ def select_pairs(
         stderr=np.concatenate([np.empty(0), *(part.stderr for part in parts)]),
         ci_low=np.concatenate([np.empty(0), *(part.ci_low for part in parts)]),
         ci_high=np.concatenate([np.empty(0), *(part.ci_high for part in parts)]),
+        p_value=np.concatenate([np.empty(0), *(part.p_value for part in parts)]),
     )

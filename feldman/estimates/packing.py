@@ -11,7 +11,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["WORD_BITS", "compiled", "count_bits", "pack_rows", "popcount"]
+__all__ = [
+    "WORD_BITS",
+    "add_weights",
+    "compiled",
+    "count_bits",
+    "count_trials",
+    "gather_bits",
+    "pack_rows",
+    "popcount",
+]
 
 WORD_BITS = 64
 
@@ -82,3 +91,41 @@ def count_bits(
             total += popcount(first[example, word] & second[example, word])
         counts[example] = total
     return counts
+
+
+@compiled
+def gather_bits(
+    words: UInt64[np.ndarray, "example word"],
+    trials: Int64[np.ndarray, " chosen"],
+    gathered: UInt64[np.ndarray, "example some"],
+) -> None:
+    """Set bit k of each example's row of ``gathered``, all 0 before, from the bit of the k-th chosen trial."""
+    for example in range(words.shape[0]):
+        for k in range(trials.shape[0]):
+            trial = trials[k]
+            bit = (words[example, trial >> 6] >> np.uint64(trial & 63)) & np.uint64(1)
+            gathered[example, k >> 6] |= bit << np.uint64(k & 63)
+
+
+@compiled
+def count_trials(words: UInt64[np.ndarray, "example word"], num_trials: int) -> Int64[np.ndarray, " trial"]:
+    """Count the examples that each trial has its bit set for."""
+    counts = np.zeros(num_trials, np.int64)
+    for example in range(words.shape[0]):
+        for trial in range(num_trials):
+            counts[trial] += np.int64((words[example, trial >> 6] >> np.uint64(trial & 63)) & np.uint64(1))
+    return counts
+
+
+@compiled
+def add_weights(
+    words: UInt64[np.ndarray, "example word"], weights: Int64[np.ndarray, " trial"]
+) -> Int64[np.ndarray, " example"]:
+    """Add up, for each example, the weights of the trials whose bit it has."""
+    sums = np.zeros(words.shape[0], np.int64)
+    for example in range(words.shape[0]):
+        for trial in range(weights.shape[0]):
+            sums[example] += weights[trial] * np.int64(
+                (words[example, trial >> 6] >> np.uint64(trial & 63)) & np.uint64(1)
+            )
+    return sums

@@ -116,7 +116,7 @@ def write_estimates(
                 )
             else:
                 _select(reader, sink, counting, looking)
-    return Estimated(facts=facts, num_pairs=sink.num_pairs, num_blocks_read=len(reader.blocks))
+    return Estimated(facts=sink.facts, num_pairs=sink.num_pairs, num_blocks_read=len(reader.blocks))
 
 
 def _digest(store: TrialStore, blocks: list[int]) -> str:

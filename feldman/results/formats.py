@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from duckdb import DuckDBPyRelation
 
 from feldman.results.sandbox import TableView
 
-__all__ = ["ByteStream", "FileFormat", "write_rows"]
+__all__ = ["ByteStream", "FileFormat", "write_rows", "write_table"]
 
 FileFormat = Literal["json", "csv", "parquet"]
 
@@ -44,6 +46,35 @@ def write_rows(view: TableView, rows: DuckDBPyRelation, file_format: FileFormat,
     if file_format == "csv":
         return _write_csv(view, rows, stream)
     return _write_parquet(view, rows, stream)
+
+
+def write_table(table: pa.Table, file_format: FileFormat, stream: ByteStream) -> None:
+    """Write a table that is in memory, in the formats of `write_rows`.
+
+    Parameters
+    ----------
+    table
+        A study's rows.
+    file_format
+        How.
+    stream
+        To here; it stays open.
+    """
+    for place, (name, values) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if pa.types.is_floating(values.type):
+            defined = pc.if_else(pc.is_finite(values), values, None)
+            table = table.set_column(place, name, defined)
+    if file_format == "json":
+        rows = ",\n".join(json.dumps(row) for row in table.to_pylist())
+        stream.write(f"[\n{rows}\n]\n".encode() if rows else b"[]\n")
+    elif file_format == "csv":
+        stream.write(",".join(table.column_names).encode() + b"\n")
+        lines = pa.BufferOutputStream()
+        pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False))
+        stream.write(lines.getvalue())
+    else:
+        with pq.ParquetWriter(stream, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
 
 
 def _write_json(view: TableView, rows: DuckDBPyRelation, stream: ByteStream) -> int:

@@ -15,6 +15,7 @@ from feldman.results.tables import TableFacts
 __all__ = [
     "MemorizedQuery",
     "PairQuery",
+    "filtered_pairs",
     "most_memorized",
     "sorted_pairs",
     "target_name",
@@ -103,25 +104,47 @@ def top_pairs(view: TableView, facts: TableFacts, query: PairQuery) -> DuckDBPyR
     QueryError
         If a threshold is below that of the table, which lacks such pairs, or the expression of `PairQuery.where` is none.
     """
-    target, rows = target_name(facts.selection.targets), view.rows
-    for name, asked, kept in (
+    target = target_name(facts.selection.targets)
+    thresholds = (
         ("influence", query.min_influence, facts.selection.min_influence),
         ("memorization", query.min_memorization, facts.selection.min_memorization),
-    ):
+    )
+    for name, asked, kept in thresholds:
         if asked is not None and asked < kept:
             raise QueryError(
                 f"the table holds pairs with {name} >= {kept:g}, not {asked:g}; {_remedy(facts, name, asked)}"
             )
+    rows = filtered_pairs(view, query, target)
+    for name, asked, _ in thresholds:
         if asked is not None:
             rows = rows.filter(ColumnExpression(name) >= ConstantExpression(asked))
+    return _first(rows, f"influence DESC NULLS LAST, train_index, {target}_index", query.top)
+
+
+def filtered_pairs(view: TableView, query: PairQuery, target: str) -> DuckDBPyRelation:
+    """Return the pairs that a query asks for, whatever their influence and memorization, in no order.
+
+    Parameters
+    ----------
+    view
+        A table of pairs.
+    query
+        Its examples, class and expression.
+    target
+        How the columns of targets begin.
+
+    Raises
+    ------
+    QueryError
+        If the expression of `PairQuery.where` is none.
+    """
+    rows = view.rows
     for column, value in (("train_index", query.train), (f"{target}_index", query.target)):
         if value is not None:
             rows = rows.filter(ColumnExpression(column) == ConstantExpression(value))
     if query.same_class:
         rows = rows.filter(ColumnExpression("train_label") == ColumnExpression(f"{target}_label"))
-    if query.where is not None:
-        rows = view.where(rows, query.where)
-    return _first(rows, f"influence DESC NULLS LAST, train_index, {target}_index", query.top)
+    return rows if query.where is None else view.where(rows, query.where)
 
 
 def _remedy(facts: TableFacts, name: str, asked: float) -> str:

@@ -49,5 +49,7 @@ def _tables_are_of(paths: RunPaths, store: TrialStore, num_trials: int) -> bool:
             count_rows(path, paths.root)
     except FeldmanError:
         return False
+    if facts[1].num_pairs_tested is None:  # from before there were q-values
+        return False
     made_from = (num_trials, store.experiment.fingerprint, store.digest())
     return all((fact.num_trials, fact.fingerprint, fact.digest) == made_from for fact in facts)

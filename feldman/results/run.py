@@ -208,6 +208,7 @@ class Run:
         from feldman.estimates.influence import select_pairs
         from feldman.estimates.memorization import estimate_memorization
         from feldman.estimates.reading import read_bits
+        from feldman.estimates.significance import QValues, num_pairs_tested
 
         if top is not None and top < 1:
             raise QueryError(f"top is how many rows, at least 1; found {top}")
@@ -223,7 +224,9 @@ class Run:
         memorization = estimate_memorization(bits).memorization
         labels = store.labels("train"), store.labels("test")
         pairs = select_pairs(bits, memorization, selection, labels)
-        return sorted_pairs(influence_table(pairs, memorization, *labels)).slice(0, top)
+        tested = num_pairs_tested(selection, labels[0][memorization >= selection.min_memorization], labels[1])
+        q_value = QValues.of(pairs.p_value, tested)(pairs.p_value)
+        return sorted_pairs(influence_table(pairs, memorization, *labels, q_value=q_value)).slice(0, top)
 
     def to_xarray(self) -> xarray.Dataset:
         """Open the store with xarray, lazily: variables by their names, dimensions ``trial``, ``train``, ``test``, ``block``.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from feldman.estimates.influence import Pairs
 from feldman.estimates.memorization import Memorization
+from feldman.estimates.significance import QValues, num_pairs_tested
 from feldman.results.table_writer import TableWriter
 from feldman.results.tables import (
     MEMORIZATION_SCHEMA,
     TableFacts,
+    column,
     influence_schema,
     influence_table,
     memorization_table,
@@ -29,6 +33,9 @@ __all__ = ["Counter", "TableSink"]
 class TableSink:
     """Writes both tables as estimates come. A context manager: left without an error, the tables appear.
 
+    Where a p-value ranks among the others is known in the end: then the table of pairs is read once more, and gets its q-values.
+    The p-values are held until then, 8 bytes a pair.
+
     Parameters
     ----------
     paths, store
@@ -38,6 +45,8 @@ class TableSink:
 
     Attributes
     ----------
+    facts
+        As given, and in the end of how many pairs the selected ones were chosen.
     train_label, target_label
         Labels of the training examples, and of the examples whose predictions are influenced.
     """
@@ -47,6 +56,7 @@ class TableSink:
         self.train_label = store.labels("train")
         self.target_label = store.labels(facts.selection.targets)
         self._memorization = np.full(store.num_train, np.nan)
+        self._p_values: list[NDArray[np.float64]] = []
         schema = influence_schema(facts.selection.targets)
         path = paths.influence if facts.selection.targets == "test" else paths.influence_on_train
         self._open = ExitStack()
@@ -69,11 +79,23 @@ class TableSink:
 
     def take_pairs(self, pairs: Pairs) -> None:
         """Write the next pairs."""
-        self._pairs.write(
-            influence_table(
-                pairs, self._memorization, self.train_label, self.target_label, self.facts.selection.targets
-            )
-        )
+        labels, targets = (self.train_label, self.target_label), self.facts.selection.targets
+        self._p_values.append(pairs.p_value)
+        self._pairs.write(influence_table(pairs, self._memorization, *labels, targets=targets))
+
+    def _rank(self) -> None:
+        """Give pairs their q-values, over all that were looked at."""
+        selection = self.facts.selection
+        candidate_label = self.train_label[self._memorization >= selection.min_memorization]
+        num_tested = num_pairs_tested(selection, candidate_label, self.target_label)
+        self.facts = replace(self.facts, num_pairs_tested=num_tested)
+        ranked = QValues.of(np.concatenate([np.empty(0), *self._p_values]), num_tested)
+
+        def with_q_values(rows: pa.Table) -> pa.Table:
+            q_value = column(ranked(rows["p_value"].to_numpy()), pa.float64())
+            return rows.set_column(rows.column_names.index("q_value"), "q_value", q_value)
+
+        self._pairs.change_when_done(with_q_values, self.facts)
 
     def __enter__(self) -> TableSink:
         return self
@@ -81,6 +103,8 @@ class TableSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._rank()
         self._open.__exit__(kind, error, traceback)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -47,8 +48,9 @@ class TableWriter:
     def __init__(self, path: Path, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
         self.num_rows = 0
         self._path, self._cut_by = path, cut_by
-        self._building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-        self._schema = schema.with_metadata({METADATA_KEY: json.dumps(facts.as_json(), sort_keys=True)})
+        self._building = _partial(path)
+        self._schema = _with_facts(schema, facts)
+        self._change: Callable[[pa.Table], pa.Table] | None = None
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
         self._band_rows = ROW_GROUP * (ROW_GROUPS_IN_BAND if cut_by else 1)
@@ -64,6 +66,18 @@ class TableWriter:
             self._write_band(rows.slice(0, self._band_rows))
             self._waiting = [rows.slice(self._band_rows)]
             self._num_waiting -= self._band_rows
+
+    def change_when_done(self, change: Callable[[pa.Table], pa.Table], facts: TableFacts) -> None:
+        """Send every row group through ``change`` when all rows are there: for what follows from all of them.
+
+        Parameters
+        ----------
+        change
+            From rows to as many rows of the same schema, in their order.
+        facts
+            What the table then says of itself.
+        """
+        self._change, self._schema = change, _with_facts(self._schema, facts)
 
     def _write_band(self, band: pa.Table) -> None:
         order = self._order_by_target(band) if self._cut_by else None
@@ -89,8 +103,32 @@ class TableWriter:
                 self._write_band(pa.concat_tables(self._waiting))
             self._writer.close()
             if error is None:
+                self._make_changes()
                 with self._building.open("rb") as written:
                     os.fsync(written.fileno())
                 self._building.replace(self._path)
         finally:
             self._building.unlink(missing_ok=True)
+
+    def _make_changes(self) -> None:
+        if self._change is None:
+            return
+        written, self._building = self._building, _partial(self._path)
+        try:
+            with (
+                pq.ParquetFile(written) as rows,
+                pq.ParquetWriter(self._building, self._schema, compression="zstd") as writer,
+            ):
+                for group in range(rows.num_row_groups):
+                    changed = self._change(rows.read_row_group(group))
+                    writer.write_table(changed.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP)
+        finally:
+            written.unlink()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _with_facts(schema: pa.Schema, facts: TableFacts) -> pa.Schema:
+    return schema.with_metadata({METADATA_KEY: json.dumps(facts.as_json(), sort_keys=True)})

@@ -52,6 +52,7 @@ def influence_schema(targets: Targets = "test") -> pa.Schema:
             *((name, pa.int64()) for name in ("train_index", f"{target}_index")),
             *((name, pa.float64()) for name in ("influence", "stderr", "ci_low", "ci_high", "memorization")),
             *((name, pa.int64()) for name in ("train_label", f"{target}_label")),
+            *((name, pa.float64()) for name in ("p_value", "q_value")),
         ]
     )
 
@@ -72,6 +73,9 @@ class TableFacts:
         By label; empty where not known.
     selection
         Which pairs were kept.
+    num_pairs_tested
+        Of how many that were looked at: q-values are over these. None of a table of examples, of an imported one, and of one
+        from before there were q-values.
     """
 
     source: str = "trials"
@@ -82,6 +86,7 @@ class TableFacts:
     num_test: int | None = None
     class_names: tuple[str, ...] = ()
     selection: PairSelection = record_field(default_factory=PairSelection)
+    num_pairs_tested: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as an object for ``--json`` and for the metadata."""
@@ -111,9 +116,11 @@ def influence_table(
     memorization: NDArray[np.float64],
     train_labels: NDArray[np.integer],
     target_labels: NDArray[np.integer],
+    *,
     targets: Targets = "test",
+    q_value: NDArray[np.float64] | None = None,
 ) -> pa.Table:
-    """Return one row a pair; ``memorization`` and labels are those of all examples."""
+    """Return one row a pair; ``memorization`` and labels are those of all examples. Without q-values these are NaN."""
     schema = influence_schema(targets)
     values = [
         pairs.train_index,
@@ -125,6 +132,8 @@ def influence_table(
         memorization[pairs.train_index],
         train_labels[pairs.train_index],
         target_labels[pairs.target_index],
+        pairs.p_value,
+        np.full(len(pairs.p_value), np.nan) if q_value is None else q_value,
     ]
     return _table(values, schema)
 

@@ -15,8 +15,8 @@ from tests.commands import Commands
 from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
-    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "export", "import", "compare", "prepare",
-    "presets",
+    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
+    "duplicates", "export", "import", "compare", "prepare", "presets",
 ]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
 
@@ -34,7 +34,8 @@ for arguments in [["--help"], ["-h"], ["--version"], *([name, "--help"] for name
         except SystemExit as left:
             assert left.code == 0, (arguments, left.code)
     assert arguments == ["--version"] or "Usage" in shown.getvalue(), arguments
-heavy = {{"torch", "ray", "torchvision", "zarr", "numpy", "pyarrow", "sklearn", "xarray"}} & set(sys.modules)
+heavy = {{"torch", "ray", "torchvision", "zarr", "numpy", "pyarrow", "sklearn", "xarray", "matplotlib", "faiss"}}
+heavy &= set(sys.modules)
 sys.exit(f"imported for help: {{heavy}}" if heavy else 0)
 """
     done = subprocess.run(

@@ -79,7 +79,7 @@ def test_every_selection_is_said_in_words_in_the_document_and_in_the_table(
     assert {"matrix_path", "counts_path"}.isdisjoint(document)
     assert said == [
         f"{done / 'memorization.parquet'}: 60 examples, from 40 of 40 trials",
-        f"{done / name}: {document['num_pairs']:,} pairs ({words})",
+        f"{done / name}: {document['num_pairs']:,} pairs ({words}) of {document['num_pairs_tested']:,} looked at",
     ]
 
 
@@ -99,7 +99,7 @@ def test_training_examples_as_targets_have_a_table_of_their_own(feldman: Command
     table = pq.read_table(done / "influence_train.parquet")
     assert table.schema.names == [
         "train_index", "target_index", "influence", "stderr", "ci_low", "ci_high", "memorization", "train_label",
-        "target_label",
+        "target_label", "p_value", "q_value",
     ]  # fmt: skip
     rows = table.to_pylist()
     assert rows

@@ -22,7 +22,7 @@ MEMORIZATION = [
 ]  # fmt: skip
 INFLUENCE = [
     "train_index", "test_index", "influence", "stderr", "ci_low", "ci_high", "memorization", "train_label",
-    "test_label",
+    "test_label", "p_value", "q_value",
 ]  # fmt: skip
 
 

@@ -121,7 +121,7 @@ def test_what_an_imported_table_does_not_know_is_a_dash(feldman: Commands, impor
     assert memorized.out.splitlines()[0].strip() == "most memorized of 1 training examples, from infl.npz"
     assert memorized.out.splitlines()[-1].split() == ["3", "-", "0.500", "-", "-", "-"]
     assert pairs.out.splitlines()[0].strip() == "1 of 1 pairs (all that are defined), from infl.npz"
-    assert pairs.out.splitlines()[-1].split() == ["3", "7", "0.250", "-", "0.500", "-", "-"]
+    assert pairs.out.splitlines()[-1].split() == ["3", "7", "0.250", "-", "-", "0.500", "-", "-"]
 
 
 def test_indices_of_an_imported_table_are_bounded_by_nothing_but_zero(feldman: Commands, imported: Path) -> None:

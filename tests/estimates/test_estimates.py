@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from feldman.estimates.influence import estimate_influence
-from feldman.estimates.intervals import proportion_difference
+from feldman.estimates.intervals import (
+    agresti_caffo_interval,
+    newcombe_interval,
+    proportion_difference,
+    wald_interval,
+)
 from feldman.estimates.memorization import estimate_memorization
 from feldman.estimates.packing import pack_rows
 from tests.estimates import oracle
@@ -66,15 +71,34 @@ def test_packing_block_by_block_is_packing_at_once(sizes: list[int], num_example
     np.testing.assert_array_equal(np.packbits(padded, axis=1, bitorder="little").view("<u8"), words)
 
 
+METHODS = {"newcomb": newcombe_interval, "wald": wald_interval, "agresti-caffo": agresti_caffo_interval}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.data())
+@settings(deadline=None, max_examples=100)
+def test_intervals_are_those_of_statsmodels(method: str, num_in: int, num_out: int, data: st.DataObject) -> None:
+    counts = data.draw(st.integers(0, num_in)), num_in, data.draw(st.integers(0, num_out)), num_out
+    low, high = METHODS[method](*(np.array([n]) for n in counts))
+    expected = confint_proportions_2indep(*counts, method=method, compare="diff")
+    np.testing.assert_allclose([low[0], high[0]], expected, atol=1e-12)
+
+
 @given(st.integers(1, 3000), st.integers(1, 3000), st.data())
 @settings(deadline=None, max_examples=200)
-def test_intervals_are_those_of_statsmodels(num_in: int, num_out: int, data: st.DataObject) -> None:
-    correct_in, correct_out = data.draw(st.integers(0, num_in)), data.draw(st.integers(0, num_out))
-    found = proportion_difference(*(np.array([n]) for n in (correct_in, num_in, correct_out, num_out)))
-    low, high = confint_proportions_2indep(correct_in, num_in, correct_out, num_out, method="newcomb", compare="diff")
-    np.testing.assert_allclose([found.ci_low[0], found.ci_high[0]], [low, high], atol=1e-12)
-    assert found.ci_low[0] <= found.value[0] + 1e-12
-    assert found.value[0] <= found.ci_high[0] + 1e-12
+def test_an_estimates_interval_holds_it_and_lies_within_minus_one_and_one(
+    num_in: int, num_out: int, data: st.DataObject
+) -> None:
+    counts = data.draw(st.integers(0, num_in)), num_in, data.draw(st.integers(0, num_out)), num_out
+    found = proportion_difference(*(np.array([n]) for n in counts))
+    assert -1 - 1e-12 <= found.ci_low[0] <= found.value[0] + 1e-12
+    assert found.value[0] - 1e-12 <= found.ci_high[0] <= 1 + 1e-12
+
+
+def test_intervals_of_an_empty_group_are_undefined_by_every_method() -> None:
+    for counts in ((0, 0, 3, 5), (3, 5, 0, 0), (0, 0, 0, 0)):
+        for method in METHODS.values():
+            assert np.isnan(method(*(np.array([n]) for n in counts))).all()
 
 
 def test_the_standard_error_is_that_of_repeated_estimates() -> None:

@@ -26,7 +26,7 @@ PUBLISHED = (
 )
 UNKNOWN = {
     "memorization": ["label", "stderr", "ci_low", "ci_high", "num_in", "num_out", "correct_in", "correct_out"],
-    "influence": ["stderr", "ci_low", "ci_high", "train_label", "test_label"],
+    "influence": ["stderr", "ci_low", "ci_high", "train_label", "test_label", "p_value", "q_value"],
 }
 
 needs_published = pytest.mark.skipif(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
+from scipy.stats import hypergeom
+from statsmodels.stats.multitest import multipletests
 from zarr.storage import LocalStore
 
 from feldman.errors import CorruptStoreError, FeldmanError, QueryError, StorageError
@@ -27,6 +30,7 @@ from feldman.results import matrix as matrix_module
 from feldman.results.all_pairs import Extras
 from feldman.results.estimation import Estimated, write_estimates
 from feldman.results.run import open_run
+from feldman.results.tables import read_table
 from feldman.trials.rundir import RunPaths, run_paths
 from feldman.trials.store import TrialStore
 from tests.conftest import cli_environment
@@ -119,6 +123,45 @@ def test_torch_and_the_kernel_count_and_write_the_same_matrix(
         assert estimated(shared, extras=BOTH) == expected
 
 
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_q_values_are_of_all_pairs_looked_at_with_those_not_kept_as_chance(shared: RunPaths, name: str) -> None:
+    selection = SELECTIONS[name]
+    estimated(shared, selection)
+    path = shared.influence if selection.targets == "test" else shared.influence_on_train
+    table, facts = read_table(path, shared.root)
+    trials = plain_bits(shared)
+    on_train = selection.targets == "train"
+    memorized = oracle.memorization(trials.subset_mask, trials.train_correct) >= selection.min_memorization
+    labels = TrialStore.open(shared.store).labels("train")
+    target_labels = TrialStore.open(shared.store).labels(selection.targets)
+    looked_at = memorized[:, None] & np.ones(len(target_labels), bool)
+    if selection.same_class:
+        looked_at &= labels[:, None] == target_labels
+    if on_train:
+        np.fill_diagonal(looked_at, False)
+    assert facts.num_pairs_tested == looked_at.sum()
+    train, target, p_value, q_value = (
+        table[column].to_numpy() for column in ("train_index", table.schema.names[1], "p_value", "q_value")
+    )
+    correct = (trials.train_correct if on_train else trials.test_correct)[:, target]
+    mask, num = trials.subset_mask[:, train], len(trials.subset_mask)
+    known = hypergeom(num, correct.sum(axis=0), mask.sum(axis=0))
+    joint = (mask & correct).sum(axis=0)
+    expected = np.minimum(2 * np.minimum(known.sf(joint - 1), known.cdf(joint)), 1)
+    np.testing.assert_allclose(p_value, expected, rtol=1e-9)
+    ones = np.ones(int(looked_at.sum()) - len(p_value))
+    adjusted = multipletests(np.concatenate([p_value, ones]), method="fdr_bh")[1]
+    np.testing.assert_allclose(q_value, adjusted[: len(p_value)], rtol=1e-9)
+
+
+def test_the_notebooks_pairs_have_the_q_values_of_the_table(shared: RunPaths) -> None:
+    estimated(shared, SELECTIONS["thresholds"])
+    table = pq.read_table(shared.influence)
+    found = open_run(shared.root).pairs(min_influence=0.2, min_memorization=0.1)
+    order = [("train_index", "ascending"), ("test_index", "ascending")]
+    assert found.sort_by(order).equals(table.replace_schema_metadata(None).sort_by(order))
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("name", ["thresholds", "both tops", "tops on training examples of one class"])
 def test_a_cluster_writes_the_same_bytes(shared: RunPaths, ray_address: str, name: str) -> None:
@@ -196,7 +239,8 @@ def test_the_matrix_is_the_textbook_formula_in_the_precision_asked_for(
     found = np.asarray(opened[:]).astype(np.float64)
     np.testing.assert_allclose(found, expected, atol=error, rtol=0, equal_nan=True)
     attributes = json.loads(json.dumps(opened.attrs.asdict()))
-    assert attributes == json.loads(json.dumps(made.facts.as_json()))
+    # The matrix is of all pairs, selected or not: none of them was tested.
+    assert attributes == json.loads(json.dumps(replace(made.facts, num_pairs_tested=None).as_json()))
     assert (attributes["num_trials"], attributes["fingerprint"]) == (
         7,
         TrialStore.open(paths.store).experiment.fingerprint,

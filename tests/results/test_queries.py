@@ -59,6 +59,7 @@ def pair_rows(draw: st.DrawFn, target: str) -> list[Row]:
             **{name: draw(values) for name in ("influence", "stderr", "ci_low", "ci_high", "memorization")},
             "train_label": draw(labels),
             f"{target}_label": draw(labels),
+            **{name: draw(values) for name in ("p_value", "q_value")},
         }
         for train, other in sorted(keys)
     ]

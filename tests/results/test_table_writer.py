@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,7 @@ def random_pairs(num_rows: int, num_train: int, num_test: int, seed: int = 0) ->
         chosen % num_test,
         *rng.random((5, len(chosen))),
         *rng.integers(0, 9, (2, len(chosen))),
+        *rng.random((2, len(chosen))),
     ]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, PAIRS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=PAIRS)
@@ -166,6 +169,40 @@ def test_at_real_proportions_a_target_is_in_one_row_group_a_band(
     by_train = [len(touched(opened, "train_index", value)) for value in range(2_000)]
     assert max(by_train) <= 32
     assert np.mean(by_train) <= 16.5
+
+
+def test_a_change_when_done_is_made_of_every_row_and_the_table_then_says_other_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_groups(monkeypatch, 10, 3)
+    path, table = tmp_path / "pairs.parquet", random_pairs(100, 50, 40)
+    written(path, table, [])
+    plain = [pq.ParquetFile(path).read_row_group(k).num_rows for k in range(10)]
+
+    def negated(rows: pa.Table) -> pa.Table:
+        return rows.set_column(rows.column_names.index("q_value"), "q_value", pc.negate(rows["q_value"]))
+
+    with TableWriter(path, PAIRS, FACTS, cut_by="test_index") as writer:
+        writer.write(table)
+        writer.change_when_done(negated, replace(FACTS, num_pairs_tested=9))
+    found, facts = read_table(path, tmp_path)
+    assert facts == replace(FACTS, num_pairs_tested=9)
+    assert in_order(found).equals(negated(table).replace_schema_metadata(found.schema.metadata))
+    assert [pq.ParquetFile(path).read_row_group(k).num_rows for k in range(10)] == plain
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_change_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    path.write_bytes(b"an old table")
+
+    def fail(rows: pa.Table) -> pa.Table:
+        raise Failure
+
+    with pytest.raises(Failure), TableWriter(path, PAIRS, FACTS) as writer:  # noqa: PT012
+        writer.write(random_pairs(30, 50, 40))
+        writer.change_when_done(fail, FACTS)
+    assert [found.read_bytes() for found in tmp_path.iterdir()] == [b"an old table"]
 
 
 class Failure(Exception):

@@ -1,0 +1,171 @@
+"""`make bench-coverage`: how often 95% intervals cover, how often chance looks significant; build/bench/coverage.json.
+
+Coverage of the three intervals and sizes of the two tests are exact: binomial probabilities, summed. Then the estimators
+themselves, on learners whose truth is known in closed form, and q-values on trials with planted dependence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feldman.estimates.bits import TrialBits
+from feldman.estimates.influence import estimate_influence, select_pairs
+from feldman.estimates.intervals import Difference
+from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.packing import count_bits
+from feldman.estimates.selection import PairSelection
+from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_values
+from tests.benchmarks.coverage import INTERVALS, TESTS, exact_coverage, exact_size
+from tests.benchmarks.planted import planted_learner, quality_trials
+from tests.benchmarks.report import Row, write_report
+
+NUM_TRIALS = (50, 250, 2_000)
+RATES = (
+    (0.002, 0.002), (0.02, 0.02), (0.5, 0.5), (0.98, 0.98), (0.998, 0.998),
+    (0.5, 0.02), (0.98, 0.5), (0.998, 0.9), (0.998, 0.02),
+)  # fmt: skip
+LEVELS = (1e-2, 1e-4, 1e-6, 1e-8)
+REPEATS = 400
+FALSE_SHARE = 0.05
+
+
+def main() -> None:
+    rows = [*coverage_table(), *size_table()]
+    for num_trials in (250, 1_000):
+        rows += planted_truth(num_trials)
+    rows += false_discoveries()
+    write_report("coverage", rows)
+
+
+def coverage_table() -> list[Row]:
+    """Print how often each interval covers; Newcombe's must do so at least 94 times in 100 everywhere."""
+    print("| trials | right with, without | " + " | ".join(f"{name}: covers | width" for name in INTERVALS) + " |")
+    print("| --- " * (2 + 2 * len(INTERVALS)) + "|")
+    found: dict[str, list[float]] = {name: [] for name in INTERVALS}
+    for num_trials in NUM_TRIALS:
+        for rates in RATES:
+            cells = []
+            for name, interval in INTERVALS.items():
+                covered, width = exact_coverage(interval, rates, num_trials)
+                found[name].append(covered)
+                cells.append(f"{covered:.3f} | {width:.3f}")
+            print(f"| {num_trials:,} | {rates[0]:g}, {rates[1]:g} | " + " | ".join(cells) + " |")
+    for name, values in found.items():
+        print(f"{name}: covers {min(values):.3f} to {max(values):.3f}, mean distance from 0.95 {distance(values):.4f}")
+    chosen = distance(found["Newcombe"])
+    rows = [
+        Row(
+            name=f"Newcombe nearer to 95% than {other}",
+            value=chosen,
+            unit="coverage",
+            yardstick=distance(found[other]),
+            ratio=distance(found[other]) / chosen,
+            at_least=1,
+            n=len(found[other]),
+        )
+        for other in ("Wald", "Agresti-Caffo")
+    ]
+    return [*rows, within("least coverage of Newcombe", min(found["Newcombe"]), 0.94, 1.0, len(found["Newcombe"]))]
+
+
+def size_table() -> list[Row]:
+    """Print how often a test calls chance significant, as a multiple of what it says; Fisher's must never say too little."""
+    print("| trials | right | p-value at most | " + " | ".join(f"{name}: times as often" for name in TESTS) + " |")
+    print("| --- " * (3 + len(TESTS)) + "|")
+    most = 0.0
+    for num_trials in (250, 4_000):
+        for rate in (0.5, 0.9, 0.99):
+            for level in LEVELS:
+                sizes = {name: exact_size(test, rate, num_trials, level) / level for name, test in TESTS.items()}
+                most = max(most, sizes["Fisher"])
+                cells = " | ".join(f"{size:.2g}" for size in sizes.values())
+                print(f"| {num_trials:,} | {rate:g} | {level:g} | {cells} |")
+    return [within("most often for its p-value: Fisher", most, 0, 1, 24)]
+
+
+def planted_truth(num_trials: int) -> list[Row]:
+    """Estimate a known truth many times over: the mean error beside its own noise, and how often intervals cover."""
+    learner = planted_learner()
+    truths = {
+        "memorization": learner.memorization,
+        "influence of the key": learner.memorization,
+        "influence of others": learner.influence[~np.eye(len(learner.rate_in), dtype=bool)],
+    }
+    errors: dict[str, list[NDArray[np.float64]]] = {name: [] for name in truths}
+    covered: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in truths}
+    for seed in range(REPEATS):
+        for name, found in estimates(learner.trials(num_trials, seed)).items():
+            errors[name].append(found.value - truths[name])
+            covered[name].append((found.ci_low <= truths[name]) & (truths[name] <= found.ci_high))
+    rows = []
+    for name in truths:
+        means = np.array([values.mean() for values in errors[name]])  # repeats are independent, examples are not quite
+        noise = means.std(ddof=1) / np.sqrt(REPEATS)
+        print(f"{num_trials} trials, {name}: mean error {means.mean():+.5f} (noise {noise:.5f})")
+        rows += [
+            within(f"{name}, {num_trials} trials: |bias| / noise", abs(means.mean()) / noise, 0, 3, REPEATS),
+            within(f"{name}, {num_trials} trials: covered", float(np.mean(covered[name])), 0.94, 0.97, REPEATS),
+        ]
+    return rows
+
+
+def estimates(bits: TrialBits) -> dict[str, Difference]:
+    """Estimate with the functions that tables are made with."""
+    found = estimate_memorization(bits)
+    pairs = estimate_influence(bits, np.arange(len(bits.subset_mask)))
+    same = np.eye(len(bits.subset_mask), dtype=bool)
+    return {
+        "memorization": Difference(found.memorization, found.stderr, found.ci_low, found.ci_high),
+        "influence of the key": Difference(*(values[same] for values in pairs)),
+        "influence of others": Difference(*(values[~same] for values in pairs)),
+    }
+
+
+def false_discoveries(repeats: int = 200) -> list[Row]:
+    """Select pairs as an estimate does, and look which of those with a low q-value depend on nothing."""
+    selection = PairSelection(min_influence=0.05, min_memorization=0.25)
+    false, small, of = [], 0, 0
+    for seed in range(repeats):
+        bits, dependent = quality_trials(600, 100, 30, seed)
+        memorization = estimate_memorization(bits).memorization
+        pairs = select_pairs(bits, memorization, selection)
+        labels = np.zeros(100, int)
+        tested = num_pairs_tested(selection, labels[memorization >= selection.min_memorization], labels)
+        low = QValues.of(pairs.p_value, tested)(pairs.p_value) <= FALSE_SHARE
+        named = dependent[pairs.train_index[low], pairs.target_index[low]]
+        false.append(float(np.mean(~named)) if len(named) else 0.0)
+        # Pairs without dependence, of the memorized examples alone: does the filter spoil their p-values?
+        rows, columns = np.nonzero((memorization >= selection.min_memorization)[:, None] & ~dependent)
+        mask, correct = bits.subset_mask[rows], bits.test_correct[columns]
+        p_value = pair_p_values(
+            count_bits(mask, correct), count_bits(mask, mask), count_bits(correct, correct), num_trials=600
+        )
+        small, of = small + int((p_value <= 0.01).sum()), of + len(p_value)
+    print(f"q <= {FALSE_SHARE}: {np.mean(false):.4f} of the pairs depend on nothing, a mean of {repeats} repeats")
+    print(f"p <= 0.01 of pairs that depend on nothing, of memorized examples: {small / of:.4f} of {of:,}")
+    return [
+        within(f"false share of pairs with q <= {FALSE_SHARE}", float(np.mean(false)), 0, FALSE_SHARE, repeats),
+        within("share of chance with p <= 0.01", small / of, 0, 0.01, of),
+    ]
+
+
+def distance(coverages: list[float]) -> float:
+    return float(np.mean(np.abs(np.array(coverages) - 0.95)))
+
+
+def within(name: str, value: float, low: float, high: float, n: int) -> Row:
+    """A figure that must lie in a range; beyond it the ratio is 0."""
+    return Row(
+        name=name,
+        value=value,
+        unit=f"{low:g}..{high:g}",
+        yardstick=high,
+        ratio=float(low <= value <= high),
+        at_least=1,
+        n=n,
+    )
+
+
+if __name__ == "__main__":
+    main()

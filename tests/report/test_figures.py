@@ -1,0 +1,49 @@
+"""Figures: what they show, and that the same figure has the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feldman.estimates.selection import PairSelection
+from feldman.report.lds_figure import lds_figure
+from feldman.report.stability_figure import stability_figure
+from feldman.report.style import save_figure
+from feldman.studies.lds import LdsPlan, measure_lds
+from feldman.studies.stability import StabilityPlan, measure_stability
+from tests.benchmarks.planted import planted_learner
+
+
+def test_the_stability_figure_shows_three_measures_of_both_estimates_beside_chance() -> None:
+    labels = np.zeros(60, np.int64), np.zeros(60, np.int64)
+    plan = StabilityPlan(sizes=(20, 40), num_repeats=2, selection=PairSelection(min_influence=0.2))
+    figure = stability_figure(measure_stability(planted_learner().trials(80, 0), labels, plan))
+    assert [axes.get_title() or axes.get_title("left") for axes in figure.axes] == [
+        f"{measure}, {estimate}"
+        for estimate in ("memorization", "influence")
+        for measure in ("Jaccard similarity", "mean difference", "rank correlation")
+    ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["halves", "chance"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_figure_is_saved_whole_and_the_same_one_has_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    labels = np.zeros(60, np.int64), np.zeros(60, np.int64)
+    table = measure_stability(planted_learner().trials(40, 0), labels, StabilityPlan(sizes=(20,), num_repeats=1))
+    for name in ("first", "second"):
+        save_figure(stability_figure(table), tmp_path / f"{name}.{suffix}")
+    first, second = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("first", "second"))
+    assert first == second
+    assert len(first) > 5000
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_lds_figure_shows_every_estimator_beside_its_chance() -> None:
+    bits = planted_learner().trials(120, 0)
+    figure = lds_figure(measure_lds(bits, LdsPlan(sizes=(30, 60), num_held_out=40, num_test=10)))
+    (legend,) = figure.legends
+    named = {text.get_text() for text in legend.get_texts()}
+    assert named == {"difference", "difference, chance", "ridge", "ridge, chance"}
