@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from feldman.data.dataset import Dataset
 from feldman.experiment import Experiment
@@ -24,8 +25,13 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_configure() -> None:
-    """Let SIGINT interrupt: a shell that starts the tests in the background has it ignored, by all their children too."""
+    """Let SIGINT interrupt, and let no test fail for being slow: this machine may be busy.
+
+    A shell that starts the tests in the background has SIGINT ignored, by all their children too.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
