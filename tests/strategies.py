@@ -108,6 +108,7 @@ executions = _section(
     gpus_per_block=st.one_of(st.integers(0, 10_000).map(lambda units: units / 10_000), st.integers(1, 1024).map(float)),
     device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
     compile=st.booleans(),
+    checkpoint_path=st.one_of(st.none(), st.just("/shared/kept")),
     max_attempts=st.integers(1, 100),
     trials=st.one_of(
         st.none(), st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)).map(lambda pair: [pair[0], sum(pair)])

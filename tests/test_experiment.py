@@ -101,14 +101,20 @@ INDIFFERENT: dict[str, Any] = {
     "execution.gpus_per_block": 0.5,
     "execution.device": "cuda",
     "execution.compile": True,
+    "execution.checkpoint_path": "kept",
+    "execution.checkpoint_epochs": 5,
     "execution.max_attempts": 4,
     "execution.trials": [2, 4],
 }
 
 
+BESIDE_FIELDS: dict[str, dict[str, Any]] = {"execution.checkpoint_epochs": {"checkpoint_path": "kept"}}
+"""What an indifferent field needs beside it."""
+
+
 def changed(key: str, value: Any) -> Experiment:
     section, field = key.split(".")
-    document = {**BASE, section: {**BASE.get(section, {}), field: value}}
+    document = {**BASE, section: {**BASE.get(section, {}), **BESIDE_FIELDS.get(key, {}), field: value}}
     if key == "learner.name":
         document["learner"] = {"name": value}
     return Experiment.model_validate(document)
@@ -173,6 +179,12 @@ def test_every_field_either_decides_the_fingerprint_or_is_left_out_on_purpose() 
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
     assert fields == set(DECISIVE) | set(INDIFFERENT) | set(WITH_ANOTHER)
     assert not set(DECISIVE) & set(INDIFFERENT)
+
+
+def test_checkpoints_are_said_to_be_somewhere() -> None:
+    assert "checkpoint_epochs says nothing without checkpoint_path" in refusal(
+        {**BASE, "execution": {"checkpoint_epochs": 5}}
+    )
 
 
 def test_fields_that_came_later_leave_older_fingerprints_as_they_were() -> None:
