@@ -296,8 +296,8 @@ async def _tail(cluster: Cluster, submission_id: str, skip: int, write: Callable
 def _checked_address(address: str) -> str:
     try:
         parts = urlsplit(address)
-        secret = parts.username is not None or parts.query or parts.fragment
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        secret = parts.username is not None or bool(parts.query or parts.fragment)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         secret, valid = False, False
     if secret:  # and so it is not repeated here

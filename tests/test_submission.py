@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldman import submission
 from feldman.errors import FeldmanError, InputError, JobFailedError, StoreBusyError
 from feldman.experiment import Experiment
 from feldman.submission import Cluster, connect, follow, list_jobs, submit
@@ -208,7 +207,7 @@ def test_a_log_is_shown_once_and_whole_wherever_the_connection_breaks(log: str, 
     client = Broken(log, [min(place, len(log)) for place in [*breaks, len(log)]])
     shown: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submission.time, "sleep", lambda seconds: None)
+        patch.setattr("feldman.submission.time.sleep", lambda seconds: None)
         job = follow(Cluster(address="http://head", asks_for_token=False, client=client), "raysubmit_1", shown.append)
     assert "".join(shown) == log
     assert job.status == "SUCCEEDED"
