@@ -18,7 +18,7 @@ from typing import BinaryIO
 import pathspec
 
 import feldman
-from feldman.errors import InputError, StoreBusyError, listed
+from feldman.errors import InputError, RunDirectoryError, StoreBusyError, listed
 from feldman.experiment import Experiment
 from feldman.experiment_files import experiment_to_toml
 from feldman.trials.rundir import run_paths, writer_of
@@ -66,7 +66,10 @@ def checked_run(run: str) -> str:
     """
     if "://" in run:
         return run
-    run_paths(run)  # refuses what is no text, or empty
+    try:
+        run.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the run directory {run!r} is not a text in UTF-8; give another path") from None
     if not run.startswith("/"):
         raise InputError(
             f"'{run}' is relative, and the job starts in a folder of its own on the cluster's head; "
@@ -83,7 +86,12 @@ def check_not_written_here(run: str) -> None:
     StoreBusyError
         If its lock is held.
     """
-    writer = None if "://" in run else writer_of(run_paths(run))
+    if "://" in run:
+        return
+    try:
+        writer = writer_of(run_paths(run))
+    except RunDirectoryError:  # of no use here, which says nothing about the cluster
+        return
     if writer is not None:
         raise StoreBusyError(
             f"'{run}' is being written by process {writer.get('pid', '?')} on {writer.get('host', '?')} "

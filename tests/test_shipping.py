@@ -64,6 +64,13 @@ def test_a_run_that_a_process_of_this_machine_writes_is_refused(tmp_path: Path) 
     check_not_written_here("s3://bucket/run")
 
 
+def test_a_path_that_is_of_no_use_on_this_machine_may_be_one_of_the_cluster() -> None:
+    check_not_written_here(checked_run("/dev/null/run"))
+    check_not_written_here(checked_run("/" + 300 * "a"))
+    with pytest.raises(InputError, match="is not a text in UTF-8"):
+        checked_run("/a\udcff")
+
+
 def files(folder: Path, contents: dict[str, str]) -> Path:
     for name, content in contents.items():
         path = folder / name

@@ -15,6 +15,9 @@ from feldman.data.dataset import Dataset
 from feldman.data.digits import load_digits
 from feldman.errors import FeldmanError, InputError
 from feldman.experiment import Experiment
+from feldman.experiment_files import load_experiment
+from feldman.job import run
+from feldman.trials.authentication import UNPROTECTED
 from feldman.trials.executor import Task
 from feldman.trials.loop import run_blocks
 from feldman.trials.ray_executor import RayExecutor
@@ -88,6 +91,13 @@ def test_a_process_that_uses_ray_already_is_told_so(ray_address: str) -> None:
         pytest.raises(InputError, match="already in use in this process"),
     ):
         RayExecutor(prepare_scripted, "", address=ray_address)
+
+
+def test_a_cluster_that_trains_for_whoever_has_no_token_is_warned_of(ray_address: str, tmp_path: Path) -> None:
+    experiment = load_experiment(write_experiment(tmp_path), ["execution.executor=ray"])
+    notes: list[str] = []
+    run(experiment, tmp_path / "run", address=ray_address, on_progress=lambda progress: notes.append(progress.note))
+    assert notes.count(UNPROTECTED) == 1
 
 
 def test_an_address_where_no_cluster_answers_is_bad_input() -> None:
