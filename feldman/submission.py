@@ -7,34 +7,24 @@ Ray keeps what describes a job (its metadata and its log), so that nothing has t
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
-import logging
-import os
 import re
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import feldman
 from feldman.errors import FeldmanError, InputError, StoreBusyError
 from feldman.experiment import Experiment
+from feldman.jobs_client import Cluster, cluster_errors
 from feldman.shipping import check_not_written_here, checked_run, job_command, pack
-from feldman.trials.authentication import find_token
 
-__all__ = ["Cluster", "Job", "Submission", "connect", "follow", "list_jobs", "submit"]
+__all__ = ["Job", "Submission", "follow", "list_jobs", "submit"]
 
-_ADDRESS_ADVICE = "give that of the head's dashboard, as in http://HOST:8265"
 _RUN_KEY = "feldman_run"
-_ANSWER_SECONDS = 10.0
 _LOST_SECONDS = 60.0
 """How long a cluster may be out of reach while a job is followed."""
 
@@ -51,25 +41,6 @@ _JOB_ENVIRONMENT = {
 }
 
 _TOLD = re.compile(r"(training|checking|reading trials|estimating influence): \d|feldman: ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """A cluster whose dashboard answers.
-
-    Attributes
-    ----------
-    address
-        Of the dashboard: ``http://HOST:PORT``.
-    asks_for_token
-        Whether it refuses requests without one.
-    client
-        Ray's `JobSubmissionClient`.
-    """
-
-    address: str
-    asks_for_token: bool
-    client: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,43 +112,6 @@ class Job:
         return {key: value for key, value in asdict(self).items() if key != "message"}
 
 
-def connect(address: str) -> Cluster:
-    """Find out whether a cluster's dashboard answers, and whether it asks for a token; it gets ours only if it does.
-
-    Raises
-    ------
-    InputError
-        If it is no such address, nothing or something else answers there, or the token is missing or another one.
-    """
-    address = _checked_address(address)
-    asks_for_token = _asks_for_token(address)
-    headers = {}
-    if asks_for_token:
-        token = find_token()
-        if token is None:
-            raise InputError(
-                f"the cluster at {address} asks for a token, and none was found; set RAY_AUTH_TOKEN_PATH to a file that "
-                "holds it, or keep it in ~/.ray/auth_token"
-            )
-        headers["Authorization"] = f"Bearer {token}"
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what it sends is told here
-    try:
-        with _ray_address_unset():
-            client = JobSubmissionClient(address, headers=headers)
-    except AuthenticationError:  # Ray's own text is a page on how to configure it
-        raise InputError(
-            f"the cluster at {address} refuses the token that was found; it is looked for in RAY_AUTH_TOKEN, in the file that "
-            "RAY_AUTH_TOKEN_PATH names, and in ~/.ray/auth_token"
-        ) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"what answers at {address} takes no jobs ({_first_line(error)}); {_ADDRESS_ADVICE}") from None
-    return Cluster(address=address, asks_for_token=asks_for_token, client=client)
-
-
 def submit(
     experiment: Experiment,
     run: str,
@@ -218,13 +152,14 @@ def submit(
     check_not_written_here(run)
     _check_not_submitted(cluster, run)
     command = job_command(run)
-    with tempfile.TemporaryDirectory(prefix="feldman-") as folder, _cluster_errors(cluster):
+    with tempfile.TemporaryDirectory(prefix="feldman-") as folder:
         archive = pack(experiment, Path(folder), working_dir=working_dir, with_package=with_package)
-        submission_id = cluster.client.submit_job(
-            entrypoint=command,
-            runtime_env={"working_dir": str(archive.path), "env_vars": _JOB_ENVIRONMENT},
-            metadata={_RUN_KEY: run, "feldman_version": feldman.__version__, "job_name": f"feldman {run}"},
-        )
+        with cluster_errors(cluster):
+            submission_id = cluster.client.submit_job(
+                entrypoint=command,
+                runtime_env={"working_dir": str(archive.path), "env_vars": _JOB_ENVIRONMENT},
+                metadata={_RUN_KEY: run, "feldman_version": feldman.__version__, "job_name": f"feldman {run}"},
+            )
     return Submission(
         submission_id=submission_id,
         run=run,
@@ -240,7 +175,7 @@ def list_jobs(cluster: Cluster) -> list[Job]:
 
     Ray gives a log only as a whole, so this reads all of every job's.
     """
-    with _cluster_errors(cluster):
+    with cluster_errors(cluster):
         return [_job(found, _log(cluster, found.submission_id)) for found in _own_jobs(cluster)]
 
 
@@ -259,17 +194,18 @@ def follow(cluster: Cluster, submission_id: str, write: Callable[[str], None]) -
     FeldmanError
         If the cluster is out of reach for a minute.
     """
-    num_written, reached = 0, time.monotonic()
+    num_written, lost_since = 0, None
     while True:
         num_written = asyncio.run(_tail(cluster, submission_id, num_written, write))
         try:
-            with _cluster_errors(cluster):
+            with cluster_errors(cluster):
                 found = cluster.client.get_job_info(submission_id)
                 if not _job(found, "").live:
                     return _job(found, _log(cluster, submission_id))
-            reached = time.monotonic()
+            lost_since = None
         except FeldmanError as error:
-            if time.monotonic() - reached > _LOST_SECONDS:
+            lost_since = lost_since or time.monotonic()
+            if time.monotonic() - lost_since > _LOST_SECONDS:
                 raise FeldmanError(f"lost sight of job {submission_id}, which may well go on: {error}") from None
         time.sleep(1)
 
@@ -282,67 +218,16 @@ async def _tail(cluster: Cluster, submission_id: str, skip: int, write: Callable
     pieces = cluster.client.tail_job_logs(submission_id)
     try:
         while True:
-            piece = await asyncio.wait_for(anext(pieces), _SILENT_SECONDS)
+            try:
+                piece = await asyncio.wait_for(anext(pieces), _SILENT_SECONDS)
+            except (StopAsyncIteration, aiohttp.ClientError, OSError, RuntimeError):  # a time-out is an OSError
+                return max(skip, position)
             new = piece[max(0, skip - position) :]
             position += len(piece)
             if new:
                 write(new)
-    except (StopAsyncIteration, aiohttp.ClientError, OSError, RuntimeError):  # a time-out is an OSError
-        return max(skip, position)
     finally:
         await pieces.aclose()
-
-
-def _checked_address(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        secret = parts.username is not None or bool(parts.query or parts.fragment)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        secret, valid = False, False
-    if secret:  # and so it is not repeated here
-        raise InputError(f"an address takes no user, password or query; {_ADDRESS_ADVICE}")
-    if not valid:
-        raise InputError(f"'{address}' is no address of a dashboard; {_ADDRESS_ADVICE}")
-    return address.rstrip("/")
-
-
-def _asks_for_token(address: str) -> bool:
-    """Ask the one page of a dashboard that tells this to anybody."""
-    try:
-        with urllib.request.urlopen(f"{address}/api/authentication_mode", timeout=_ANSWER_SECONDS) as answer:
-            mode = json.load(answer)["authentication_mode"]
-    except urllib.error.HTTPError as error:
-        return error.code in (401, 403)  # a gate of somebody's before it; a Ray older than tokens says 404
-    except (OSError, UnicodeError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise InputError(f"no Ray dashboard answers at {address} ({reason}); {_ADDRESS_ADVICE}") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"what answers at {address} is no Ray dashboard; {_ADDRESS_ADVICE}") from None
-    return bool(mode != "disabled")
-
-
-@contextmanager
-def _ray_address_unset() -> Iterator[None]:
-    """Ray takes an address from the environment before the one that it is given; ``--address`` was said, and counts."""
-    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
-@contextmanager
-def _cluster_errors(cluster: Cluster) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # requests' errors are OSErrors
-        raise FeldmanError(f"the cluster at {cluster.address} failed: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _own_jobs(cluster: Cluster) -> list[Any]:
@@ -351,7 +236,7 @@ def _own_jobs(cluster: Cluster) -> list[Any]:
 
 
 def _check_not_submitted(cluster: Cluster, run: str) -> None:
-    with _cluster_errors(cluster):
+    with cluster_errors(cluster):
         jobs = [_job(found, "") for found in _own_jobs(cluster)]
     for job in jobs:
         if job.live and job.run == run:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from feldman.errors import FeldmanError, InputError, JobFailedError, StoreBusyError
 from feldman.experiment import Experiment
-from feldman.submission import Cluster, connect, follow, list_jobs, submit
+from feldman.jobs_client import Cluster, connect
+from feldman.submission import follow, list_jobs, submit
 from tests.commands import Commands
 
 EXPERIMENT = Experiment.model_validate({"dataset": {"name": "digits"}})

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from feldman import submission
+from feldman.jobs_client import connect
 from feldman.trials.events import read_events
 from feldman.trials.rundir import run_paths, writer_lock
 from tests.commands import Commands
@@ -188,7 +189,7 @@ def _arguments(head: Head, mine: Path, run: Path) -> list[str]:
 def _stop(head: Head, job: str) -> None:
     """Ask Ray to stop a job, and wait until the job has heard of it."""
     ray_job(head, "stop", "--no-wait", job)
-    client = submission.connect(head.url).client
+    client = connect(head.url).client
     wait_until(lambda: "SIGTERM: finishing the blocks in flight" in client.get_job_logs(job), "the signal has arrived")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from feldman.cli.output import print_json
 from feldman.errors import InterruptedRunError, JobFailedError, command
 from feldman.experiment_files import load_experiment
-from feldman.submission import Cluster, Job, Submission, connect, list_jobs, submit
+from feldman.jobs_client import Cluster, connect
+from feldman.submission import Job, Submission, list_jobs, submit
 from feldman.submission import follow as follow_job
 from feldman.trials.authentication import UNPROTECTED
 

@@ -1,4 +1,4 @@
-"""The Ray executor: long-lived actors, one block a call. The only module that imports Ray.
+"""The Ray executor: long-lived actors, one block a call. The only module of `trials` that imports Ray.
 
 Why it looks as it does: a GPU task is a new process each time, so workers are actors; Ray's own retries of out-of-memory
 failures are endless and wait for a node to be declared dead, so they are off and the run loop hands out failed blocks itself;
