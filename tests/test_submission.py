@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -217,3 +218,20 @@ def test_a_log_is_shown_once_and_whole_wherever_the_connection_breaks(log: str, 
 @pytest.mark.parametrize(("job_code", "exit_code"), [(None, 1), (0, 1), (1, 1), (2, 2), (130, 130), (137, 1)])
 def test_a_failed_job_has_an_exit_code_of_the_contract(job_code: int | None, exit_code: int) -> None:
     assert JobFailedError("it failed", job_code).exit_code == exit_code
+
+
+def test_a_connection_that_died_in_silence_is_noticed_and_the_log_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asleep(Broken):
+        async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+            async for piece in super().tail_job_logs(submission_id):
+                yield piece
+                if self.breaks:
+                    self.breaks.clear()
+                    await asyncio.Event().wait()
+
+    monkeypatch.setattr("feldman.submission._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("feldman.submission.time.sleep", lambda seconds: None)
+    shown: list[str] = []
+    client = Asleep("epoch 1\nepoch 2\n", [16])
+    follow(Cluster(address="http://head", asks_for_token=False, client=client), "raysubmit_1", shown.append)
+    assert "".join(shown) == client.log
