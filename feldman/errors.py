@@ -19,6 +19,7 @@ __all__ = [
     "FeldmanError",
     "InputError",
     "InterruptedRunError",
+    "JobFailedError",
     "LearnerError",
     "QueryError",
     "RunDirectoryError",
@@ -96,6 +97,23 @@ class InterruptedRunError(FeldmanError):
     """A signal stopped the run; committed blocks are safe. Exit code 130, as shells have it."""
 
     exit_code = 130
+
+
+class JobFailedError(FeldmanError):
+    """A submitted job failed. Exit code: that of ``feldman run`` in the job, or 1.
+
+    Parameters
+    ----------
+    message
+        What is known of it.
+    exit_code
+        The job's; None if it never came to one.
+    """
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        known = (InputError.exit_code, InterruptedRunError.exit_code)
+        self.exit_code = exit_code if exit_code in known else FeldmanError.exit_code
 
 
 def command(*words: object) -> str:

@@ -16,6 +16,7 @@ from feldman import __version__
 from feldman.cli.options import (
     AddressOption,
     AllOption,
+    DashboardOption,
     FormatOption,
     JsonOption,
     OutputOption,
@@ -81,6 +82,50 @@ def resume(
     from feldman.cli.job_commands import resume_job
 
     resume_job(run, num_trials, address, json)
+
+
+@app.command()
+def submit(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A preset's name, or a TOML file.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="RUN", help="The run directory: an absolute path there, or a URL.")
+    ],
+    address: DashboardOption,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the job's log until it ends, and leave with its exit code.")
+    ] = False,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of your own modules to send, but for what .gitignore names."),
+    ] = None,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Take the feldman that the cluster has, instead of sending this one.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Hand a run over to a Ray cluster as a job; goes on where it stopped if RUN exists there."""
+    from feldman.cli.submit_commands import Request, submit_job
+
+    request = Request(
+        experiment=experiment,
+        run=output,
+        address=address,
+        working_dir=working_dir,
+        installed=installed,
+        overrides=tuple(overrides or ()),
+    )
+    submit_job(request, follow, json)
+
+
+@app.command()
+def jobs(address: DashboardOption, json: JsonOption = False) -> None:
+    """List the runs that were submitted to a cluster: their jobs, run directories and progress."""
+    from feldman.cli.submit_commands import show_jobs
+
+    show_jobs(address, json)
 
 
 @app.command()

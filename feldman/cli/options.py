@@ -11,6 +11,7 @@ from feldman.errors import QueryError
 __all__ = [
     "AddressOption",
     "AllOption",
+    "DashboardOption",
     "FormatOption",
     "JsonOption",
     "OutputOption",
@@ -26,6 +27,9 @@ AddressOption = Annotated[
     typer.Option(
         metavar="ADDR", help="A Ray cluster: HOST:6379, or 'auto' on one of its nodes. Default: this machine."
     ),
+]
+DashboardOption = Annotated[
+    str, typer.Option("--address", metavar="URL", help="The dashboard of a Ray cluster's head: http://HOST:8265.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 TopOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 20.")]

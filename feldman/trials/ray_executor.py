@@ -1,4 +1,4 @@
-"""The Ray executor: long-lived actors, one block a call. The only module that imports Ray.
+"""The Ray executor: long-lived actors, one block a call. The only module of `trials` that imports Ray.
 
 Why it looks as it does: a GPU task is a new process each time, so workers are actors; Ray's own retries of out-of-memory
 failures are endless and wait for a node to be declared dead, so they are off and the run loop hands out failed blocks itself;
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feldman.errors import FeldmanError, InputError
+from feldman.trials.authentication import make_private_token
 from feldman.trials.executor import BlockOutcome, Prepare, Task, told, usable_cores
 
 __all__ = ["RayExecutor", "check_address"]
@@ -242,9 +243,13 @@ def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int
         try:
             ray.init(address=address, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
-            raise FeldmanError(f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}") from None
+            raise FeldmanError(
+                f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}. One that asks for a token answers only "
+                "with RAY_AUTH_MODE=token and the token in ~/.ray/auth_token or the file that RAY_AUTH_TOKEN_PATH names"
+            ) from None
         return ray
     cores = num_workers * cpus_per_block if num_workers else max(usable_cores(), cpus_per_block)
+    make_private_token()  # Ray asks for it by default, and would write it for all to read
     try:
         ray.init(
             address="local",

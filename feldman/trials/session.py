@@ -11,6 +11,7 @@ from feldman.data.dataset import Dataset
 from feldman.data.mapped import for_workers
 from feldman.errors import InputError
 from feldman.experiment import Experiment
+from feldman.trials.authentication import UNPROTECTED, uses_tokens
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
 from feldman.trials.events import EventLog
 from feldman.trials.executor import InProcessExecutor, Prepare, ReusableExecutor
@@ -161,6 +162,8 @@ def train_pending(
                 "pending_blocks": len(pending),
             },
         )
+        if address and not uses_tokens():
+            tell(Progress(stage="starting", note=UNPROTECTED))
         if decided is None:
             tell(Progress(stage="starting", note="measuring how this learner trains fastest here"))
             decided = decide(store, experiment, executor, events, should_stop)

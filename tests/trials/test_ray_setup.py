@@ -15,6 +15,9 @@ from feldman.data.dataset import Dataset
 from feldman.data.digits import load_digits
 from feldman.errors import FeldmanError, InputError
 from feldman.experiment import Experiment
+from feldman.experiment_files import load_experiment
+from feldman.job import run
+from feldman.trials.authentication import UNPROTECTED
 from feldman.trials.executor import Task
 from feldman.trials.loop import run_blocks
 from feldman.trials.ray_executor import RayExecutor, _fitting_workers
@@ -154,6 +157,13 @@ def test_a_process_that_uses_ray_already_is_told_so(ray_address: str) -> None:
         RayExecutor(prepare_scripted, "", address=ray_address)
 
 
+def test_a_cluster_that_trains_for_whoever_has_no_token_is_warned_of(ray_address: str, tmp_path: Path) -> None:
+    experiment = load_experiment(write_experiment(tmp_path), ["execution.executor=ray"])
+    notes: list[str] = []
+    run(experiment, tmp_path / "run", address=ray_address, on_progress=lambda progress: notes.append(progress.note))
+    assert notes.count(UNPROTECTED) == 1
+
+
 def test_an_address_where_no_cluster_answers_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
         RayExecutor(prepare_scripted, "", address="127.0.0.1:1")
@@ -210,7 +220,9 @@ def test_workers_share_the_data_without_a_copy_and_training_does_not_change_it(r
         assert "plasma" in told["segment"], "the data is in Ray's shared memory, not in the worker's own"
 
 
-def test_a_ray_that_feldman_starts_listens_on_loopback_only(tmp_path: Path) -> None:
+def test_a_ray_that_feldman_starts_listens_on_loopback_only_and_asks_for_a_token_that_it_keeps_to_itself(
+    tmp_path: Path,
+) -> None:
     experiment = write_experiment(tmp_path, sleep_seconds=0.5)
     run = tmp_path / "run"
     # As on a user's machine: none of the settings that the tests' own cluster needs.
@@ -220,6 +232,15 @@ def test_a_ray_that_feldman_starts_listens_on_loopback_only(tmp_path: Path) -> N
         wait_until(lambda: "block_committed" in event_names(run) or not process.running, "a block is committed")
         assert process.running, process.ended().stderr
         listening = _open_sockets(process.pid)
+        servers = psutil.Process(process.pid).children(recursive=True)
+        (store,) = [server for server in servers if server.name() == "gcs_server"]
+        assert store.environ()["RAY_AUTH_MODE"] == "token"
+        token_file = tmp_path / ".ray" / "auth_token"
+        assert token_file.stat().st_mode & 0o777 == 0o600
+        token = token_file.read_text()
+        assert [server.name() for server in servers if token in " ".join(server.cmdline())] == []
+    kept = [path for path in run.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert kept == []
     assert len(listening) >= 3, "Ray's own servers are among them"
     assert [(name, ip) for name, ip in listening if not _is_loopback(ip)] == []
 
