@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -13,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from feldman.results.local_copies import building_file
 from feldman.results.tables import METADATA_KEY, TableFacts, column
+from feldman.trials.locations import Location
 
 __all__ = ["ROW_GROUP", "ROW_GROUPS_IN_BAND", "TableWriter"]
 
@@ -44,15 +43,20 @@ class TableWriter:
         Rows written so far.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
+    def __init__(self, path: Location, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
         self.num_rows = 0
-        self._path, self._cut_by = path, cut_by
-        self._building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        self._cut_by = cut_by
         self._schema = schema.with_metadata({METADATA_KEY: json.dumps(facts.as_json(), sort_keys=True)})
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
         self._band_rows = ROW_GROUP * (ROW_GROUPS_IN_BAND if cut_by else 1)
-        self._writer = pq.ParquetWriter(self._building, self._schema, compression="zstd")
+        self._file = building_file(path)
+        building = self._file.__enter__()
+        try:
+            self._writer = pq.ParquetWriter(building, self._schema, compression="zstd")
+        except BaseException as failure:  # nothing is left of a file that did not open
+            self._file.__exit__(type(failure), failure, failure.__traceback__)
+            raise
 
     def write(self, part: pa.Table) -> None:
         """Add rows of this schema."""
@@ -88,9 +92,7 @@ class TableWriter:
             if error is None and self._num_waiting:
                 self._write_band(pa.concat_tables(self._waiting))
             self._writer.close()
-            if error is None:
-                with self._building.open("rb") as written:
-                    os.fsync(written.fileno())
-                self._building.replace(self._path)
-        finally:
-            self._building.unlink(missing_ok=True)
+        except BaseException as failure:
+            self._file.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._file.__exit__(kind, error, traceback)
