@@ -52,10 +52,10 @@ class LeaseTimes:
         Waited beyond its end before it is taken over: servers tell whole seconds.
     """
 
-    lasts: float = 120
-    renewed_every: float = 15
+    lasts: float = 120.0
+    renewed_every: float = 15.0
     needed: float = WRITE_SECONDS
-    margin: float = 30
+    margin: float = 30.0
 
 
 @dataclass(kw_only=True)

@@ -30,10 +30,10 @@ __all__ = [
     "object_errors",
 ]
 
-RETRY_SECONDS = 60
+RETRY_SECONDS = 60.0
 """How long time-outs, broken connections and errors of the server (5xx) are tried again, with growing pauses."""
 
-_REQUEST_SECONDS = 30
+_REQUEST_SECONDS = 30.0
 
 WRITE_SECONDS = RETRY_SECONDS + _REQUEST_SECONDS
 """No write that was begun can arrive later: the last attempt begins within the one, and ends within the other."""
@@ -346,7 +346,7 @@ def object_errors(location: ObjectPath, *, writing: bool = False) -> Iterator[No
         if isinstance(error, FileNotFoundError) and not writing:
             raise
         raise StorageError(
-            f"{location} was not to be had, tried for up to {RETRY_SECONDS} s: {_reason(error)}; what is committed is safe: "
+            f"{location} was not to be had, tried for up to {RETRY_SECONDS:g} s: {_reason(error)}; what is committed is safe: "
             "when the storage answers, run the same command again"
         ) from None
 

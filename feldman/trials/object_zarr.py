@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -32,7 +32,7 @@ class _GuardedStore(ObjectStore[Any]):
         super().__init__(location.store, read_only=read_only)
         self._location = location
 
-    def with_read_only(self, read_only: bool = False) -> Self:
+    def with_read_only(self, read_only: bool = False) -> _GuardedStore:
         return type(self)(self._location, read_only=read_only)
 
     def _named(self, key: str) -> ObjectPath:
