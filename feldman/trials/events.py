@@ -28,8 +28,8 @@ class EventLog:
     """Appends events to a file, or to objects.
 
     In a file each is one ``write`` call, so a kill can cut only the last line. Objects cannot be appended to: a session writes
-    segments of its own, ``events/000001.jsonl`` and so on; the last one is written anew, in a thread, every few seconds in which
-    something happened.
+    segments of its own, ``events/000001.jsonl`` and so on. A thread writes the last one anew when something happened, but only every
+    few seconds.
 
     Parameters
     ----------
@@ -84,24 +84,28 @@ class _ObjectLines:
         self._number = 1 + max(map(_segment_number, folder.names()), default=0)
         self._segment, self._num_written = b"", 0
         self._changing, self._writing = threading.Lock(), threading.Lock()
-        self._closed = threading.Event()
+        self._changed, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="feldman-events", daemon=True)
         self._thread.start()
 
     def append(self, line: bytes) -> None:
         with self._changing:
             self._segment += line
+        self._changed.set()
 
     def close(self) -> None:
         self._closed.set()
+        self._changed.set()
         self._write()
 
     def _keep_writing(self) -> None:
-        while not self._closed.wait(_SECONDS_BETWEEN_WRITES):
+        while self._changed.wait() and not self._closed.is_set():
+            self._changed.clear()
             try:
                 self._write()
             except FeldmanError:  # tried again, and told by `close`; commits tell it first
-                continue
+                self._changed.set()
+            self._closed.wait(_SECONDS_BETWEEN_WRITES)
 
     def _write(self) -> None:
         with self._writing:
