@@ -47,22 +47,29 @@ BUCKETS = iter(f"bucket-{number}" for number in range(1000))
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
+def server() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with s3_server() as url, Proxy(url) as proxy:
-        yield proxy
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture
-def bucket(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new bucket; the environment leads to it, and tables are copied below the test's own folder."""
-    for name, value in s3_environment(proxy.url).items():
+    for name, value in s3_environment(server).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     name = next(BUCKETS)
-    make_bucket(proxy.url, name)
+    make_bucket(server, name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def proxy(server: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with Proxy(server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
 
 
 @pytest.fixture
@@ -102,9 +109,6 @@ def test_every_command_says_of_a_run_on_s3_what_it_says_of_one_in_a_folder(
             ["estimate", run, "--min-influence", "-1", "--min-memorization", "-1", "--json"],
             ["memorized", run, "--all", "--json"],
             ["pairs", run, "--test", "3", "--where", "influence > 0.01", "--json"],
-            ["status", run],
-            ["verify", run],
-            ["memorized", run],
             ["pairs", run],
         ):
             answer = feldman(*command)
@@ -113,29 +117,29 @@ def test_every_command_says_of_a_run_on_s3_what_it_says_of_one_in_a_folder(
             document = json.loads(answer.out) if "--json" in command else {"text": answer.out}
             document = {"rows": document} if isinstance(document, list) else document
             document.pop("status", None)
-            text = without_times(document, run)
-            said.append(text if "s a trial" not in text else "")
+            said.append(without_times(document, run))
         answers[run] = said
     assert answers[f"{bucket}/a/run"] == answers["local"]
-    run = object_path(f"{bucket}/a/run")
-    copied = download_run(run, tmp_path / "copied")
+    copied = download_run(object_path(f"{bucket}/a/run"), tmp_path / "copied")
     assert_same_run(copied, tmp_path / "local")
     for path in copied.rglob("*"):
         assert not path.is_file() or not any(word.encode() in path.read_bytes() for word in (SECRET, KEY))
     assert sorted(path.name for path in copied.iterdir()) == [
         ".tables.lease", ".writer.lease", "events", "influence.parquet", "memorization.parquet", "trials.zarr",
     ]  # fmt: skip
+    for run, folder in ((f"{bucket}/a/run", "export"), ("local", "other")):  # read from anywhere, written into a folder
+        assert feldman("export", run, "--format", "datamodels", "-o", folder).code == 0
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.npy")} for name in ("export", "other")]
+    assert files[0] == files[1] != {}
     opened = open_run(f"{bucket}/a/run")
     assert opened.memorization().equals(open_run(tmp_path / "local").memorization())
     masks = opened.to_xarray()["subset_mask"].to_numpy()
     np.testing.assert_array_equal(masks, open_run(tmp_path / "local").to_xarray()["subset_mask"].to_numpy())
 
 
-def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(
-    bucket: str, tmp_path: Path, proxy: Proxy
-) -> None:
+def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(bucket: str, tmp_path: Path) -> None:
     experiment, run = write_experiment(tmp_path, sleep_seconds=0.5, num_trials=64), f"{bucket}/run"
-    environment = cli_environment() | s3_environment(proxy.url)
+    environment = cli_environment()
     store = object_path(run) / "trials.zarr"
 
     def committed(number: int) -> bool:
@@ -307,7 +311,8 @@ def test_events_of_all_sessions_and_segments_are_read_in_their_order(monkeypatch
         for number in range(20):
             log.write("counted", {"session": session, "number": number})
             if number % 7 == 0:
-                wait_until(lambda count=20 * session + number + 1: len(read_events(folder)) == count, "it is written")
+                expected = 20 * session + number + 1
+                wait_until(lambda expected=expected: len(read_events(folder)) == expected, "it is written")  # type: ignore[misc]
         log.close()
     found = [(event["session"], event["number"]) for event in read_events(folder)]
     assert found == [(session, number) for session in range(2) for number in range(20)]

@@ -28,8 +28,8 @@ class EventLog:
     """Appends events to a file, or to objects.
 
     In a file each is one ``write`` call, so a kill can cut only the last line. Objects cannot be appended to: a session writes
-    segments of its own, ``events/000001.jsonl`` and so on. A thread writes the last one anew when something happened, but only every
-    few seconds.
+    segments of its own, ``events/000001.jsonl`` and so on. A thread writes the last one anew when something happened, every few
+    seconds at the most.
 
     Parameters
     ----------

@@ -107,6 +107,24 @@ class Lease:
         with self._changing:
             return self._write(before)
 
+    def check_storage(self) -> None:
+        """Refuse a storage that lets conditional writes pass: two processes would hold one lease.
+
+        Raises
+        ------
+        StorageError
+            If the lease, which is there, can be created.
+        """
+        try:
+            self.location.create(b"{}")
+        except ChangedMeanwhileError:
+            return
+        self.location.unlink()
+        raise StorageError(
+            f"the storage of '{self.location.parent}' ignores conditions of writes (If-None-Match), and so two processes could "
+            "write one run at once; keep the run on a storage that honours them, or in a folder"
+        )
+
     def release(self) -> None:
         """Let others take it at once. A storage that does not answer makes them wait until it has run out."""
         with self._changing, suppress(FeldmanError):
@@ -184,9 +202,12 @@ def held_lease(
     StoreBusyError
         If another process holds it, and is alive: it renews it, or has just taken it. That of a process that died on this
         machine is taken over at once, that of another machine's when it has run out.
+    StorageError
+        If the storage does not answer, or ignores conditions of writes.
     """
     lease = Lease(location=location, times=times or LeaseTimes())
     _acquire(lease, wait, on_waiting)
+    lease.check_storage()
     ended = threading.Event()
     renewing = threading.Thread(target=_keep, args=(lease, ended), name="feldman-lease", daemon=True)
     renewing.start()

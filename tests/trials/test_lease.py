@@ -224,6 +224,21 @@ def test_the_lease_of_a_process_that_died_on_this_machine_is_taken_over_at_once(
         lease.check()
 
 
+def test_a_storage_that_ignores_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    location = memory_path() / ".writer.lease"
+
+    def careless(self: ObjectPath, content: bytes) -> Any:
+        self.write_bytes(content)
+        info = self.info()
+        assert info is not None
+        return info.tag
+
+    monkeypatch.setattr(ObjectPath, "create", careless)
+    with pytest.raises(StorageError, match=r"'memory://tests/run' ignores conditions of writes \(If-None-Match\)"):
+        held_lease(location, times=SHORT).__enter__()
+    assert not location.exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"lasts_seconds": "x", "pid": "y"}'])
 def test_a_lease_that_cannot_be_read_is_one_of_the_usual_length(content: bytes) -> None:
     location = memory_path() / ".writer.lease"
