@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
-from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
+from feldman.errors import (
+    FeldmanError,
+    InputError,
+    InterruptedRunError,
+    StorageError,
+    StoreBusyError,
+    TrialsFailedError,
+    command,
+)
 from feldman.estimates.intervals import largest_stderr
 from feldman.estimates.selection import DEFAULT_MIN_MEMORIZATION, NO_THRESHOLD
 from feldman.experiment import MAX_TRIALS, Experiment
@@ -101,7 +109,7 @@ def run(
     if not isinstance(experiment, Experiment):
         experiment = load_experiment(experiment)
     dataset = _checked_dataset(experiment, address)
-    if paths.store.exists():
+    if paths.has_store:
         store = TrialStore.open(paths.store)
         store.check_trainable()
         store.check_experiment(experiment, dataset.fingerprint)
@@ -169,8 +177,9 @@ def _work(
 ) -> RunSummary:
     """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
     try:
-        with writer_lock(paths), closing(EventLog(paths.events)) as events:
-            return _train_and_estimate(paths, experiment, dataset, address=address, events=events, tell=tell)
+        waiting = lambda note: tell(Progress(stage="waiting", note=note))  # noqa: E731
+        with writer_lock(paths, waiting) as held, closing(EventLog(held.events)) as events:
+            return _train_and_estimate(held, experiment, dataset, address=address, events=events, tell=tell)
     except KeyboardInterrupt:
         message = f"interrupted; what was committed is safe. Go on with: {command('resume', paths.root)}"
         raise InterruptedRunError(message) from None
@@ -192,7 +201,7 @@ def _train_and_estimate(
         report = train_pending(store, experiment, dataset, address=address, events=events, tell=tell)
     except KeyboardInterrupt:
         report = LoopReport(stopped=True)
-    except StorageError:  # says what to do
+    except (StorageError, StoreBusyError):  # they say what to do
         raise
     except FeldmanError as error:
         events.write("training_failed", {"error": str(error)})
@@ -216,7 +225,7 @@ def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunS
     if memorized <= NO_THRESHOLD:  # pairs were chosen otherwise; an example that is memorized is still the paper's
         memorized = DEFAULT_MIN_MEMORIZATION
     return RunSummary(
-        status=open_run(paths.root).status(),
+        status=open_run(str(paths.root)).status(),
         num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], memorized)).as_py() or 0,
         num_pairs=count_rows(paths.influence, paths.root),
         selection=facts.selection.in_words(),

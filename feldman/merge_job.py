@@ -13,6 +13,7 @@ from feldman.errors import InputError, InterruptedRunError, RunDirectoryError, c
 from feldman.results.refresh import refresh_tables
 from feldman.results.run import RunStatus, open_run
 from feldman.trials.events import EventLog
+from feldman.trials.locations import local_path
 from feldman.trials.merge import MergeReport, check_sources, merge_stores
 from feldman.trials.rundir import RunPaths, new_run_lock, run_paths
 from feldman.trials.session import Progress, ProgressCallback
@@ -105,13 +106,14 @@ def merge(
         raise InputError(f"a merge takes a list of runs; found '{runs}'")
     sources = [TrialStore.open(run_paths(run).store) for run in runs]
     paths = run_paths(path)
+    store = local_path(paths.store, "merge makes runs")
     _check_new(paths)
     check_sources(sources)
     try:
         with new_run_lock(paths):
             _check_new(paths)  # now that nobody else can make it
             report = merge_stores(
-                sources, paths.store, lambda done, total: on_progress(Progress(stage="merging", done=done, total=total))
+                sources, store, lambda done, total: on_progress(Progress(stage="merging", done=done, total=total))
             )
             merged = _merged_sources(sources, report)
             with closing(EventLog(paths.events)) as events:
@@ -129,7 +131,7 @@ def merge(
     except KeyboardInterrupt:
         raise InterruptedRunError(_interrupted_message(paths)) from None
     return MergeSummary(
-        status=open_run(paths.root).status(),
+        status=open_run(str(paths.root)).status(),
         sources=merged,
         num_shared_trials=report.num_shared,
         num_left_out_trials=report.num_left_out,
@@ -141,7 +143,7 @@ def merge(
 
 
 def _check_new(paths: RunPaths) -> None:
-    if paths.store.exists():
+    if paths.has_store:
         finish = command("resume", paths.root)
         raise RunDirectoryError(
             f"'{paths.root}' is a run already, and a merge makes a new one: choose another run directory (`{finish}` goes on "
@@ -163,6 +165,6 @@ def _merged_sources(sources: Sequence[TrialStore], report: MergeReport) -> tuple
 
 
 def _interrupted_message(paths: RunPaths) -> str:
-    if paths.store.exists():
+    if paths.has_store:
         return f"interrupted; all trials are merged. Make the tables with: {command('estimate', paths.root)}"
     return "interrupted; nothing was written. The same command begins anew"

@@ -282,11 +282,21 @@ RUNS = [
         lambda f: (f / "link").symlink_to("away"),
     ),
     case("folder with other things", "run experiment.toml -o .", "holds other things"),
+    case("run on unknown storage", "run experiment.toml -o ftp://host/run", "begins with s3://, gs://, az://, file://"),
     case(
-        "run is a URL",
-        "run experiment.toml -o s3://bucket/run",
-        "is a URL; this version of feldman keeps runs in local",
+        "run with a password",
+        "run experiment.toml -o s3://key:secret@bucket/run",
+        "credentials come from the environment",
     ),
+    case(
+        "run with a signature",
+        "status 's3://bucket/run?X-Amz-Signature=secret'",
+        "credentials come from the environment",
+    ),
+    case("run without a bucket", "status s3:///run", "expected s3://BUCKET/NAME"),
+    case("run above its bucket", "status s3://bucket/../run", "expected s3://BUCKET/NAME"),
+    case("run of another machine", "status file://host/run", "expected file:///folder"),
+    case("run of no account", "status az://container/run", "Account must be specified; look at the environment"),
     case("run without a name", "status ''", "the run directory is an empty text"),
     case("run's name too long", f"status {'x' * 300}", "File name too long"),
     case("run in nobody's home", "status '~nobody-at-all/x'", "cannot look into '~nobody-at-all/x'"),
@@ -423,9 +433,7 @@ MERGES = [
     ),
     case("merge into a file", "merge done other -o data.npz", "'data.npz' is a file; a run is a folder", other_run()),
     case("merge into other things", "merge done other -o .", "holds other things", other_run()),
-    case(
-        "merge into a URL", "merge done other -o s3://a/b", "is a URL; this version of feldman keeps runs", other_run()
-    ),
+    case("merge into a URL", "merge done other -o s3://a/b", "merge makes runs in local folders only", other_run()),
     case(
         "merge with another seed",
         "merge done other -o new",

@@ -127,7 +127,7 @@ IMPORTS = [
     case("import over a run", "import pairs.npz -o done", "'done' is not empty", pairs()),
     case("import over a file", "import pairs.npz -o data.npz", "'data.npz' is there already and is no folder", pairs()),
     case("import under a file", "import pairs.npz -o data.npz/new", "data.npz' is not a folder", pairs()),
-    case("import to a URL", "import pairs.npz -o s3://bucket/run", "keeps runs in local folders", pairs()),
+    case("import to a URL", "import pairs.npz -o s3://bucket/run", "import makes runs in local folders only", pairs()),
     case(
         "import where nothing may be written",
         "import pairs.npz -o locked/new",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from feldman.experiment_files import load_experiment
 from tests.cli.test_commands import COMMANDS
 from tests.commands import Commands
 from tests.conftest import REPOSITORY, small_dataset
+from tests.object_store import make_bucket, s3_environment, s3_server
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "runs", "build"} & set(path.parts)]
@@ -49,6 +52,18 @@ def shortened(arguments: list[str]) -> list[str]:
     return arguments
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The bucket of the README's commands, and the environment that leads to it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with s3_server() as endpoint:
+        make_bucket(endpoint, "bucket")
+        for name, value in s3_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield "bucket"
+
+
+@pytest.mark.usefixtures("bucket")
 def test_the_commands_of_the_readme_run_one_after_the_other_and_so_does_its_notebook(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from feldman.exchange.authors_export import export_authors
 from feldman.exchange.conformance import Conformance, compare_with_file
 from feldman.exchange.datamodels_export import export_datamodels
 from feldman.exchange.importing import ImportOptions, import_run
+from feldman.trials.locations import local_path
 from feldman.trials.rundir import run_paths
 
 __all__ = ["ImportChoices", "compare_run", "export_run", "import_source"]
@@ -32,7 +33,10 @@ class ImportChoices:
 def export_run(path: str, form: Literal["authors", "datamodels"], output: str | None, as_json: bool) -> None:
     """Write the files of a format, and print where they are."""
     paths = run_paths(path)
-    folder = paths.root / f"export-{form}" if output is None else _path(output, "-o")
+    if output is None:
+        folder = local_path(paths.root, "without -o FOLDER, exports go into the run,") / f"export-{form}"
+    else:
+        folder = _path(output, "-o")
     with ProgressDisplay() as display:
         export = {"authors": export_authors, "datamodels": export_datamodels}[form]
         summary = export(paths, folder, display)

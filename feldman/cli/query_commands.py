@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 from duckdb import DuckDBPyRelation
@@ -17,6 +16,7 @@ from feldman.results.formats import write_rows
 from feldman.results.queries import MemorizedQuery, PairQuery, most_memorized, target_name, top_pairs
 from feldman.results.sandbox import TableView
 from feldman.results.tables import TableFacts, read_facts
+from feldman.trials.locations import Location
 from feldman.trials.markers import TrialCount, count_trials
 from feldman.trials.rundir import RunPaths, run_paths
 
@@ -62,12 +62,12 @@ def list_pairs(path: str, targets: Targets, query: PairQuery, output: Output) ->
         )
 
 
-def _facts(table: Path, paths: RunPaths) -> TableFacts:
+def _facts(table: Location, paths: RunPaths) -> TableFacts:
     if not table.exists():
         others = [
             other.name for other in (paths.memorization, paths.influence, paths.influence_on_train) if other.exists()
         ]
-        if others and not paths.store.exists():
+        if others and not paths.has_store:
             raise RunDirectoryError(
                 f"'{paths.root}' has no {table.name}, and no trials to make it from; it holds {listed(others)}"
             )

@@ -29,7 +29,7 @@ _PANEL_BYTES = 32 * 2**20
 """Packed bits of training examples held at once, whatever the size of the training set; a column of chunks at least."""
 
 _AHEAD = 2
-"""Blocks, for each core, that are read and decoded while those before them are packed."""
+"""Blocks, for each thread, that are read and decoded while those before them are packed."""
 
 _Read = tuple[int, dict[str, NDArray[Any]], list[Damage]]
 
@@ -72,7 +72,8 @@ class BitReader:
     ) -> None:
         refuse_damage(store, find_small_damage(store))
         self._store, self._on_chunks = store, on_chunks
-        self._threads = ThreadPoolExecutor(usable_cores())  # end with the reader
+        self._num_threads = max(usable_cores(), store.num_requests)
+        self._threads = ThreadPoolExecutor(self._num_threads)  # end with the reader
         self.blocks = store.committed_blocks() if blocks is None else blocks
         if not store.committed_blocks():
             raise RunDirectoryError(
@@ -205,7 +206,7 @@ class BitReader:
         """Read the blocks in threads, some ahead of the one that is handed out; in their order."""
         waiting = iter(self.blocks)
         reading = deque[Future[_Read]](
-            self._threads.submit(read, block) for block in islice(waiting, _AHEAD * usable_cores())
+            self._threads.submit(read, block) for block in islice(waiting, _AHEAD * self._num_threads)
         )
         while reading:
             result = reading.popleft().result()

@@ -76,7 +76,7 @@ def export_authors(paths: RunPaths, folder: Path, tell: ProgressCallback = lambd
             f"the authors' file holds all pairs at two thresholds, and {paths.influence} leaves some out (tops, or pairs of one "
             f"class only); where there are trials, make it anew: {command('estimate', paths.root)}"
         )
-    store = TrialStore.open(paths.store) if paths.store.exists() else None
+    store = TrialStore.open(paths.store) if paths.has_store else None
     reason = _no_matrix(store)
     name = pairs_file_name(*thresholds)
     with built_folder(folder) as building:

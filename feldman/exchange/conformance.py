@@ -128,7 +128,7 @@ def compare_with_file(paths: RunPaths, path: Path, tell: ProgressCallback = lamb
     """
     memorization, other_facts = read_table(paths.memorization, paths.root)
     pairs, facts = read_table(paths.influence, paths.root)
-    store = TrialStore.open(paths.store) if paths.store.exists() else None
+    store = TrialStore.open(paths.store) if paths.has_store else None
     check_same_trials(paths.root, {facts.digest, other_facts.digest, *([store.digest()] if store else [])})
     train_labels, test_labels = known_labels(store, memorization, pairs)
     if facts.selection.has_tops:

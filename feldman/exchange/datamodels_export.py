@@ -106,7 +106,12 @@ def export_datamodels(paths: RunPaths, folder: Path, tell: ProgressCallback = la
         np.save(building / "trial_index.npy", trial_index, allow_pickle=False)
         np.save(building / "_completed.npy", np.ones(num_trials, bool), allow_pickle=False)
         recorded = "".join(_RECORDED[name] for name in store.experiment.outputs.names)
-        facts = {"run": paths.root, "num_trials": num_trials, "num_train": store.num_train, "num_test": store.num_test}
+        facts = {
+            "run": str(paths.root),
+            "num_trials": num_trials,
+            "num_train": store.num_train,
+            "num_test": store.num_test,
+        }
         facts["recorded"] = recorded
         (building / "README.txt").write_text(_README.format_map(facts), encoding="utf-8")
         files = tuple(sorted(path.name for path in building.iterdir()))

@@ -19,6 +19,7 @@ from feldman.exchange.table_import import import_matrix, import_pairs
 from feldman.exchange.trial_import import import_trials
 from feldman.results.tables import TableFacts
 from feldman.trials.events import EventLog
+from feldman.trials.locations import local_path
 from feldman.trials.rundir import RunPaths, run_paths, writer_lock
 from feldman.trials.session import ProgressCallback
 
@@ -92,7 +93,11 @@ def import_run(
     StorageError
         If the storage refuses.
     """
-    source, target, options = Path(source), run_paths(run).root, options or ImportOptions()
+    source, target, options = (
+        Path(source),
+        local_path(run_paths(run).root, "import makes runs"),
+        options or ImportOptions(),
+    )
     runs = _runs_at(source)
     labels = _labels(source, options)
     with built_folder(target) as folder, writer_lock(RunPaths(root=folder)):

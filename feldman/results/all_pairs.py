@@ -24,6 +24,7 @@ from feldman.estimates.reading import BitReader
 from feldman.estimates.tiles import TileInputs, target_lanes
 from feldman.results.matrix import CHUNK_ROWS, KeptCounts, MatrixPrecision, new_counts, new_matrix
 from feldman.results.table_sink import Counter, TableSink
+from feldman.trials.locations import local_path
 from feldman.trials.rundir import RunPaths
 from feldman.trials.store import TrialStore
 
@@ -93,10 +94,14 @@ def count_all_pairs(
     with ExitStack() as outputs:
         fresh, matrix = None, None
         if extras.keep_counts and not (kept and not reader.blocks):  # else those that are there are still the ones
-            fresh = outputs.enter_context(new_counts(paths.counts, store, blocks, num_trials))
+            fresh = outputs.enter_context(
+                new_counts(local_path(paths.counts, "counts are kept"), store, blocks, num_trials)
+            )
             fresh.write_totals(totals)
         if extras.matrix:
-            matrix = outputs.enter_context(new_matrix(paths.matrix, sink.facts, shape, extras.matrix))
+            matrix = outputs.enter_context(
+                new_matrix(local_path(paths.matrix, "the matrix is written"), sink.facts, shape, extras.matrix)
+            )
         for panel in reader.panels(whole=counting.address is not None):
             mask, train_correct = reader.read_train(panel)
             bits = TrialBits(

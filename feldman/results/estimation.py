@@ -20,6 +20,7 @@ from feldman.results.matrix import open_counts
 from feldman.results.table_sink import Counter, TableSink
 from feldman.results.tables import TableFacts
 from feldman.trials.integrity import Damage, refuse_damage
+from feldman.trials.locations import local_path
 from feldman.trials.rundir import RunPaths, table_lock
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.storage import storage_errors
@@ -90,9 +91,11 @@ def write_estimates(
             "the matrix and kept counts are of test examples; leave them out for pairs of training examples"
         )
     waiting = Progress(stage="waiting", note=f"another estimate of {paths.root} is being made; waiting for it")
-    with table_lock(paths, lambda: tell(waiting)), storage_errors(paths.root):
+    if extras.any:
+        local_path(paths.root, "--matrix and --keep-counts write")
+    with table_lock(paths, lambda: tell(waiting)) as paths, storage_errors(paths.root):
         store = TrialStore.open(paths.store)
-        kept = open_counts(paths.counts, store) if extras.keep_counts else None
+        kept = open_counts(local_path(paths.counts, "counts are kept"), store) if extras.keep_counts else None
         reading = Counter("reading trials", tell)
         reader = BitReader(
             store, sorted(set(store.committed_blocks()) - set(kept.blocks)) if kept else None, reading.add

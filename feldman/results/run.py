@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from feldman.errors import QueryError
 from feldman.estimates.selection import chosen_pairs
@@ -17,6 +18,7 @@ from feldman.experiment import Experiment
 from feldman.results.queries import sorted_pairs
 from feldman.results.tables import influence_table, memorization_table
 from feldman.trials.plan import subset_size
+from feldman.trials.reading_ahead import in_order
 from feldman.trials.rundir import RunPaths, run_paths, writer_of
 from feldman.trials.store import TrialStore
 
@@ -235,12 +237,14 @@ class Run:
         """
         import xarray
 
-        opened: xarray.Dataset = xarray.open_zarr(self.paths.store, consolidated=False)
+        from feldman.trials.object_zarr import zarr_place
+
+        opened: xarray.Dataset = xarray.open_zarr(zarr_place(self.paths.store), consolidated=False)
         return opened
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run directory for reading.
+    """Open a run for reading: a path, or a URL of an object store.
 
     Raises
     ------
@@ -253,12 +257,14 @@ def open_run(path: str | Path) -> Run:
 
 
 def _mean_std(store: TrialStore, name: str, blocks: list[int]) -> tuple[float | None, float | None]:
-    parts = []
-    for block in blocks:
+
+    def read(block: int) -> NDArray[Any] | None:
         try:
-            parts.append(store.read(name, block))
+            return store.read(name, block)
         except ValueError:  # `verify` tells of damage; a status is no place to fail
-            continue
+            return None
+
+    parts = [values for values in in_order(read, blocks, store.num_requests) if values is not None]
     if not parts:
         return None, None
     values = np.concatenate(parts).astype(np.float64)

@@ -15,6 +15,8 @@ import pyarrow as pa
 from duckdb import DuckDBPyRelation
 
 from feldman.errors import CorruptStoreError, FeldmanError, QueryError, StorageError, listed
+from feldman.results.local_copies import local_copy
+from feldman.trials.locations import Location
 
 __all__ = ["TableView"]
 
@@ -45,13 +47,14 @@ class TableView:
         All rows, in no order; to be filtered, ordered and cut.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path.absolute(), name
+    def __init__(self, path: Location, name: str) -> None:
+        self._path, self._name = path, name
+        self._file = local_copy(path).absolute()
         self._where: str | None = None
         self._connection = duckdb.connect()
         spill = Path(tempfile.gettempdir()) / f"feldman-{uuid.uuid4().hex[:8]}"
         for setting in (
-            f"allowed_paths = [{_quoted(self._path)}]",
+            f"allowed_paths = [{_quoted(self._file)}]",
             f"temp_directory = {_quoted(spill)}",
             "enable_external_access = false",
             "python_enable_replacements = false",
@@ -62,7 +65,7 @@ class TableView:
             self._connection.execute(f"SET {setting}")
         try:
             # Without its Hive partitioning, in which a folder called "seed=1" is a column of the table.
-            table = self._connection.read_parquet(str(self._path), hive_partitioning=False)
+            table = self._connection.read_parquet(str(self._file), hive_partitioning=False)
         except duckdb.Error as error:
             raise self._explained(error) from None
         columns = zip(table.columns, map(str, table.types), strict=True)
@@ -137,7 +140,7 @@ class TableView:
                     yield batch
 
     def _explained(self, error: Exception) -> FeldmanError:
-        said, names_table = _first_line(error), str(self._path) in str(error)
+        said, names_table = _first_line(error), str(self._file) in str(error)
         if isinstance(error, _LIMITS) and not names_table:
             return StorageError(f"the answer needs more room than there is ({said}); ask for fewer rows")
         if self._where is not None and not names_table:

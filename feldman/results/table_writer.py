@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from feldman.results.local_copies import building_file
 from feldman.results.tables import METADATA_KEY, TableFacts, column
+from feldman.trials.locations import Location
 
 __all__ = ["ROW_GROUP", "ROW_GROUPS_IN_BAND", "TableWriter"]
 
@@ -45,16 +45,21 @@ class TableWriter:
         Rows written so far.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
+    def __init__(self, path: Location, schema: pa.Schema, facts: TableFacts, *, cut_by: str | None = None) -> None:
         self.num_rows = 0
-        self._path, self._cut_by = path, cut_by
-        self._building = _partial(path)
+        self._cut_by = cut_by
         self._schema = _with_facts(schema, facts)
         self._change: Callable[[pa.Table], pa.Table] | None = None
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
         self._band_rows = ROW_GROUP * (ROW_GROUPS_IN_BAND if cut_by else 1)
-        self._writer = pq.ParquetWriter(self._building, self._schema, compression="zstd")
+        self._file = building_file(path)
+        self._building: Path = self._file.__enter__()
+        try:
+            self._writer = pq.ParquetWriter(self._building, self._schema, compression="zstd")
+        except BaseException as failure:  # nothing is left of a file that did not open
+            self._file.__exit__(type(failure), failure, failure.__traceback__)
+            raise
 
     def write(self, part: pa.Table) -> None:
         """Add rows of this schema."""
@@ -102,32 +107,27 @@ class TableWriter:
             if error is None and self._num_waiting:
                 self._write_band(pa.concat_tables(self._waiting))
             self._writer.close()
-            if error is None:
-                self._make_changes()
-                with self._building.open("rb") as written:
-                    os.fsync(written.fileno())
-                self._building.replace(self._path)
-        finally:
-            self._building.unlink(missing_ok=True)
+            self._make_changes()
+        except BaseException as failure:
+            self._file.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._file.__exit__(kind, error, traceback)
 
     def _make_changes(self) -> None:
         if self._change is None:
             return
-        written, self._building = self._building, _partial(self._path)
+        changed = self._building.with_name(f"{self._building.name}.changed.partial")
         try:
             with (
-                pq.ParquetFile(written) as rows,
-                pq.ParquetWriter(self._building, self._schema, compression="zstd") as writer,
+                pq.ParquetFile(self._building) as rows,
+                pq.ParquetWriter(changed, self._schema, compression="zstd") as writer,
             ):
                 for group in range(rows.num_row_groups):
-                    changed = self._change(rows.read_row_group(group))
-                    writer.write_table(changed.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP)
+                    part = self._change(rows.read_row_group(group))
+                    writer.write_table(part.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP)
+            changed.replace(self._building)
         finally:
-            written.unlink()
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+            changed.unlink(missing_ok=True)
 
 
 def _with_facts(schema: pa.Schema, facts: TableFacts) -> pa.Schema:

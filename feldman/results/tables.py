@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from dataclasses import field as record_field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from feldman.errors import CorruptStoreError, QueryError, RunDirectoryError, command
 from feldman.estimates.selection import PairSelection, Targets
+from feldman.results.local_copies import local_copy
+from feldman.trials.locations import Location
 
 if TYPE_CHECKING:  # queries read tables without paying for the kernel
     from feldman.estimates.influence import Pairs
@@ -29,6 +30,7 @@ __all__ = [
     "influence_schema",
     "influence_table",
     "memorization_table",
+    "num_rows",
     "read_facts",
     "read_table",
 ]
@@ -138,7 +140,7 @@ def influence_table(
     return _table(values, schema)
 
 
-def read_facts(path: Path, run: Path) -> TableFacts:
+def read_facts(path: Location, run: Location) -> TableFacts:
     """Read what a table was made from, and nothing else of it.
 
     Raises
@@ -151,7 +153,7 @@ def read_facts(path: Path, run: Path) -> TableFacts:
     return _facts_of(_opened(path, run), path, run)
 
 
-def read_table(path: Path, run: Path) -> tuple[pa.Table, TableFacts]:
+def read_table(path: Location, run: Location) -> tuple[pa.Table, TableFacts]:
     """Read a whole table and what it was made from.
 
     Raises
@@ -180,7 +182,7 @@ def _table(columns: list[NDArray[Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def count_rows(path: Path, run: Path) -> int:
+def count_rows(path: Location, run: Location) -> int:
     """Count the rows of a table that can be read; a row group at a time, so that it may be of any size.
 
     Raises
@@ -197,7 +199,13 @@ def count_rows(path: Path, run: Path) -> int:
         raise _unreadable(path, run, error) from None
 
 
-def check_same_trials(run: Path, digests: set[str | None]) -> None:
+def num_rows(path: Location, run: Location) -> int:
+    """Return how many rows a table says that it has; see `count_rows`."""
+    rows: int = _opened(path, run).metadata.num_rows
+    return rows
+
+
+def check_same_trials(run: Location, digests: set[str | None]) -> None:
     """Refuse to put side by side what was estimated from different trials.
 
     Raises
@@ -212,28 +220,28 @@ def check_same_trials(run: Path, digests: set[str | None]) -> None:
         )
 
 
-def _opened(path: Path, run: Path) -> pq.ParquetFile:
-    if not path.exists():
+def _opened(path: Location, run: Location) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(local_copy(path))
+    except FileNotFoundError:
         raise RunDirectoryError(
             f"'{run}' has no {path.name} yet; `{_making(path, run)}` makes it from the trials so far"
-        )
-    try:
-        return pq.ParquetFile(path)
+        ) from None
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, run, error) from None
 
 
-def _facts_of(opened: pq.ParquetFile, path: Path, run: Path) -> TableFacts:
+def _facts_of(opened: pq.ParquetFile, path: Location, run: Location) -> TableFacts:
     try:
         return TableFacts.from_json(json.loads(opened.schema_arrow.metadata[METADATA_KEY]))
     except (KeyError, TypeError, ValueError, QueryError) as error:
         raise _unreadable(path, run, error) from None
 
 
-def _unreadable(path: Path, run: Path, error: Exception) -> CorruptStoreError:
+def _unreadable(path: Location, run: Location, error: Exception) -> CorruptStoreError:
     return CorruptStoreError(f"{path} cannot be read ({error}); `{_making(path, run)}` makes it anew")
 
 
-def _making(path: Path, run: Path) -> str:
+def _making(path: Location, run: Location) -> str:
     options = ("--targets", "train") if path.stem == "influence_train" else ()
     return command("estimate", run, *options)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from feldman.results.tables import TableFacts, read_facts
+from feldman.results.tables import TableFacts, num_rows, read_facts
 from feldman.trials.rundir import RunPaths
 
 __all__ = ["TablesStatus", "tables_status"]
@@ -52,11 +50,11 @@ def tables_status(paths: RunPaths) -> TablesStatus | None:
     CorruptStoreError
         If a table cannot be read.
     """
-    if paths.store.exists() or not paths.memorization.exists():
+    if paths.has_store or not paths.memorization.exists():
         return None
     read_facts(paths.memorization, paths.root)
     facts = read_facts(paths.influence, paths.root)
-    rows = [pq.read_metadata(path).num_rows for path in (paths.memorization, paths.influence)]
+    rows = [num_rows(path, paths.root) for path in (paths.memorization, paths.influence)]
     return TablesStatus(
         run=str(paths.root),
         imported_from=None if facts.source == TableFacts().source else facts.source,

@@ -6,13 +6,14 @@ Zarr reads the same chunks. Decoding them here takes a third of its time, and th
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 from numpy.typing import NDArray
+
+from feldman.trials.locations import Location
 
 __all__ = ["read_chunk"]
 
@@ -21,13 +22,13 @@ _HEADER_BYTES = 16
 """Of Blosc: how many bytes there were, how many a block, and how many there are, in the last three times four."""
 
 
-def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_chunk(path: Location, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read one chunk, whole: also what lies beyond the array's end.
 
     Parameters
     ----------
     path
-        Its file.
+        Its file, or object.
     shape, dtype
         Of the chunk grid.
 
@@ -40,6 +41,8 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDAr
     ------
     ValueError
         If it is missing, or is not what was written; the text says which.
+    StorageError
+        If an object store does not answer: that says nothing about the chunk.
     """
     try:
         raw = path.read_bytes()

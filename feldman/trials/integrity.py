@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feldman.errors import CorruptStoreError, command
 from feldman.learners.outputs import margins_agree, predictions_agree
 from feldman.trials.plan import subset_masks, trial_seeds
+from feldman.trials.reading_ahead import in_order
 from feldman.trials.store import TrialStore
 from feldman.trials.task import subset_accuracy
 
@@ -48,8 +49,9 @@ def find_damage(store: TrialStore, on_trials: Callable[[int, int], None] = lambd
     """
     damage, blocks, done = find_small_damage(store), store.committed_blocks(), 0
     total = store.num_trials_in(blocks)
-    for block in blocks:
-        damage += read_checked(store, block)[1]
+    looked_at = in_order(lambda block: read_checked(store, block)[1], blocks, store.num_requests)
+    for block, found in zip(blocks, looked_at, strict=True):
+        damage += found
         done += len(store.experiment.subsets.block_trials(block))
         on_trials(done, total)
     return damage

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+
+from feldman.trials.locations import Location
+from feldman.trials.reading_ahead import in_order, num_requests
 
 __all__ = ["TrialCount", "count_trials"]
 
@@ -20,7 +22,7 @@ class TrialCount:
     num_committed: int
 
 
-def count_trials(store: Path) -> TrialCount | None:
+def count_trials(store: Location) -> TrialCount | None:
     """Count the trials of a store as `TrialStore` does.
 
     Parameters
@@ -34,22 +36,23 @@ def count_trials(store: Path) -> TrialCount | None:
         None where there is no store, or none that can be read: what else is wrong with it, `feldman status` says.
     """
     try:
-        attributes = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        attributes = json.loads((store / "zarr.json").read_bytes())["attributes"]
         subsets = attributes["experiment"]["subsets"]
         num_trials, block_size = int(subsets["num_trials"]), int(subsets["block_size"])
         firsts = range(0, num_trials, block_size)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     chunks = store / "committed" / "c"
+    markers = in_order(lambda block: _content(chunks / str(block)), range(len(firsts)), num_requests(store))
     num_committed = sum(
         min(block_size, num_trials - first)
-        for block, first in enumerate(firsts)
-        if _content(chunks / str(block)) == _COMMITTED
+        for first, marker in zip(firsts, markers, strict=True)
+        if marker == _COMMITTED
     )
     return TrialCount(num_trials=num_trials, num_committed=num_committed)
 
 
-def _content(marker: Path) -> bytes:
+def _content(marker: Location) -> bytes:
     try:
         return marker.read_bytes()
     except OSError:

@@ -64,12 +64,13 @@ def check_sources(sources: Sequence[TrialStore]) -> None:
     """
     if len(sources) < 2:
         raise InputError(f"a merge takes two runs or more; found {len(sources)}")
-    first, seen = sources[0], set[Path]()
+    first, seen = sources[0], set[str]()
     for source in sources:
         run = source.path.parent
-        if source.path.resolve() in seen:
+        place = str(source.path.resolve() if isinstance(source.path, Path) else source.path)
+        if place in seen:
             raise InputError(f"'{run}' is given twice; give each run once")
-        seen.add(source.path.resolve())
+        seen.add(place)
         if (
             source.imported_from is not None
         ):  # the trials of two imports have the same numbers, and no seed to tell them by

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from feldman.errors import InputError, command
 from feldman.experiment import Experiment
+from feldman.trials.locations import Location
 
 __all__ = ["continued", "planned"]
 
@@ -37,7 +36,7 @@ def planned(experiment: Experiment) -> Experiment:
     return experiment.replace("subsets", {"num_trials": num_trials})
 
 
-def continued(kept: Experiment, given: Experiment, run: Path) -> Experiment:
+def continued(kept: Experiment, given: Experiment, run: Location) -> Experiment:
     """Return an experiment as a run that exists goes on with it: the blocks of the run, its trials or more.
 
     A range that is given must hold the one that the run has: a run only grows, so that what it was begun for is never

@@ -1,4 +1,4 @@
-"""The run directory: where things lie in it, whether a path may become one, and who is writing to it."""
+"""The run directory: where things lie in it, whether a place may become one, and who is writing to it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from feldman.errors import RunDirectoryError, StoreBusyError
+from feldman.trials.lease import held_lease, lease_holder
+from feldman.trials.locations import Location, ObjectPath, local_path, location_of
 from feldman.trials.storage import storage_errors
 
 __all__ = [
@@ -34,47 +36,52 @@ __all__ = [
 class RunPaths:
     """What a run directory holds."""
 
-    root: Path
+    root: Location
 
     @property
-    def store(self) -> Path:
+    def store(self) -> Location:
         """The Zarr group of trials."""
         return self.root / "trials.zarr"
 
     @property
-    def memorization(self) -> Path:
+    def memorization(self) -> Location:
         """One row a training example."""
         return self.root / "memorization.parquet"
 
     @property
-    def influence(self) -> Path:
+    def influence(self) -> Location:
         """One row a selected pair."""
         return self.root / "influence.parquet"
 
     @property
-    def influence_on_train(self) -> Path:
+    def influence_on_train(self) -> Location:
         """One row a selected pair of two training examples."""
         return self.root / "influence_train.parquet"
 
     @property
-    def matrix(self) -> Path:
+    def matrix(self) -> Location:
         """The influence of every training on every test example, where it was asked for: a Zarr array."""
         return self.root / "influence.zarr"
 
     @property
-    def counts(self) -> Path:
+    def counts(self) -> Location:
         """Counts kept for the next estimate, where that was asked for: a Zarr group."""
         return self.root / "counts.zarr"
 
     @property
-    def events(self) -> Path:
-        """What happened, one JSON object a line."""
-        return self.root / "events.jsonl"
+    def events(self) -> Location:
+        """What happened, one JSON object a line; on an object store, what the names of its segments begin with."""
+        return self.root / ("events.jsonl" if isinstance(self.root, Path) else "events")
 
     @property
-    def lock(self) -> Path:
+    def lock(self) -> Location:
         """Held by the process that writes."""
-        return self.root / ".writer.lock"
+        return self.root / (".writer.lock" if isinstance(self.root, Path) else ".writer.lease")
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there are trials. On an object store, metadata come last: without them nothing is there."""
+        return (self.store if isinstance(self.store, Path) else self.store / "zarr.json").exists()
 
     def check_new(self) -> None:
         """Refuse a path that cannot become a run, before anything is written.
@@ -84,6 +91,9 @@ class RunPaths:
         RunDirectoryError
             If it is a file, a folder with other things in it, or lies where nothing can be written.
         """
+        if isinstance(self.root, ObjectPath):
+            _check_new_objects(self, self.root)
+            return
         if self.root.exists() and not self.root.is_dir():
             raise RunDirectoryError(f"'{self.root}' is a file; a run is a folder: choose another path")
         ours = {self.lock.name, self.events.name}
@@ -91,13 +101,26 @@ class RunPaths:
             entries = {entry.name for entry in self.root.iterdir()} if self.root.exists() else set()
         except OSError as error:
             raise RunDirectoryError(f"cannot look into '{self.root}': {error.strerror}") from None
-        others = sorted(name for name in entries - ours if not name.startswith(f"{self.store.name}."))
-        if others:
-            raise RunDirectoryError(
-                f"'{self.root}' holds other things ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no run; "
-                "choose a new or empty folder"
-            )
+        _refuse_others(self.root, sorted(name for name in entries - ours if not name.startswith(f"{self.store.name}.")))
         check_can_be_made(self.root)
+
+
+def _check_new_objects(paths: RunPaths, root: ObjectPath) -> None:
+    ours = {paths.lock.name, _tables_lease(root).name, paths.events.name, paths.store.name}
+    _refuse_others(root, [name for name in root.names() if name not in ours and not name.endswith(".time")])
+    if (root / paths.store.name / "committed" / "c").names():
+        raise RunDirectoryError(
+            f"'{paths.store}' has committed blocks and no zarr.json, without which they cannot be read: put that back, or choose "
+            "another run directory"
+        )
+
+
+def _refuse_others(root: Location, others: list[str]) -> None:
+    if others:
+        raise RunDirectoryError(
+            f"'{root}' holds other things ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no run; "
+            "choose a new or empty folder"
+        )
 
 
 def check_can_be_made(folder: Path) -> None:
@@ -118,43 +141,57 @@ def check_can_be_made(folder: Path) -> None:
 
 
 def run_paths(path: str | Path) -> RunPaths:
-    """Return the paths of a run directory.
+    """Return the paths of a run directory: of a path, or of a URL as `location_of` takes it.
 
     Raises
     ------
     RunDirectoryError
-        If it is a URL (this version keeps runs on file systems), or cannot be looked into.
+        If it is a URL of another kind, or a path that cannot be looked into.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise RunDirectoryError(f"the run directory {str(path)!r} is not a text in UTF-8; give another path") from None
-    if "://" in str(path):
-        raise RunDirectoryError(f"'{path}' is a URL; this version of feldman keeps runs in local folders: give a path")
     if not str(path):
         raise RunDirectoryError("the run directory is an empty text; give a path")
     try:
-        paths = RunPaths(root=Path(path).expanduser())
-        (paths.store / "zarr.json").exists()  # raises for a name too long, a folder that may not be entered, ...
+        paths = RunPaths(root=location_of(str(path)))
+        if isinstance(paths.store, Path):
+            (paths.store / "zarr.json").exists()  # raises for a name too long, a folder that may not be entered, ...
     except (OSError, RuntimeError) as error:
         raise RunDirectoryError(f"cannot look into '{path}': {getattr(error, 'strerror', None) or error}") from None
     return paths
 
 
 @contextmanager
-def writer_lock(paths: RunPaths) -> Iterator[None]:
-    """Hold a run for writing. The system lets go of it when the process ends, however it ends.
+def writer_lock(paths: RunPaths, on_waiting: Callable[[str], None] = lambda note: None) -> Iterator[RunPaths]:
+    """Hold a run for writing; yields its paths, to be written through.
+
+    On a file system the system lets go of it when the process ends, however it ends. On an object store it is held by a lease
+    (`feldman.trials.lease`), and the paths that are yielded refuse to write when that is lost.
+
+    Parameters
+    ----------
+    paths
+        The run.
+    on_waiting
+        Told, in a sentence, that a lease is looked at for a while, as its holder may be gone.
 
     Raises
     ------
     StoreBusyError
         If another process holds it.
     """
+    if isinstance(paths.root, ObjectPath):
+        with held_lease(paths.root / paths.lock.name, on_waiting=on_waiting) as lease:
+            yield RunPaths(root=paths.root.guarded(lease.check))
+        return
+    lock = paths.root / paths.lock.name
     with storage_errors(paths.root):
         paths.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if not _locked(descriptor) or not _is_still(paths.lock, descriptor):
+        if not _locked(descriptor) or not _is_still(lock, descriptor):
             holder = _holder(paths) or {}
             raise StoreBusyError(
                 f"'{paths.root}' is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
@@ -168,27 +205,28 @@ def writer_lock(paths: RunPaths) -> Iterator[None]:
         with storage_errors(paths.root):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(record).encode(), 0)
-        yield
+        yield paths
     finally:
         os.close(descriptor)
 
 
 @contextmanager
 def new_run_lock(paths: RunPaths) -> Iterator[None]:
-    """Hold a run that is to be made; if it does not come to be, what was made to hold it is removed.
+    """Hold a local run that is to be made; if it does not come to be, what was made to hold it is removed.
 
     Raises
     ------
     StoreBusyError
         If another process holds it.
     """
-    made = [folder for folder in (paths.root, *paths.root.parents) if not folder.exists()]
+    root = local_path(paths.root, "a run is made of others")
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     with writer_lock(paths):
         try:
             yield
         except BaseException:
-            if not paths.store.exists():
-                paths.lock.unlink(missing_ok=True)
+            if not paths.has_store:
+                (root / paths.lock.name).unlink(missing_ok=True)
                 with suppress(OSError):  # something else is in there by now
                     for folder in made:
                         folder.rmdir()
@@ -204,8 +242,10 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def table_lock(paths: RunPaths, on_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Wait for the turn to write the tables of a run; removes what a kill left of tables half written.
+def table_lock(paths: RunPaths, on_waiting: Callable[[], None] = lambda: None) -> Iterator[RunPaths]:
+    """Wait for the turn to write the tables of a run; yields its paths, to be written through.
+
+    Removes what a kill left of tables half written.
 
     Parameters
     ----------
@@ -219,9 +259,13 @@ def table_lock(paths: RunPaths, on_waiting: Callable[[], None] = lambda: None) -
     StorageError
         If the storage refuses.
     """
+    if isinstance(paths.root, ObjectPath):
+        with held_lease(_tables_lease(paths.root), wait=True, on_waiting=lambda note: on_waiting()) as lease:
+            yield RunPaths(root=paths.root.guarded(lease.check))
+        return
     with storage_errors(paths.root):
         # Locked on the file of events, which every run has and nothing ever replaces.
-        descriptor = os.open(paths.events, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(paths.root / paths.events.name, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,13 +276,15 @@ def table_lock(paths: RunPaths, on_waiting: Callable[[], None] = lambda: None) -
         for ours in (paths.memorization, paths.influence, paths.influence_on_train, paths.matrix, paths.counts):
             for left_behind in paths.root.glob(f".{ours.name}.*.partial"):
                 remove(left_behind)
-        yield
+        yield paths
     finally:
         os.close(descriptor)
 
 
 def writer_of(paths: RunPaths) -> dict[str, Any] | None:
     """Return who is writing to a run (pid, host, since), or None."""
+    if isinstance(paths.lock, ObjectPath):
+        return lease_holder(paths.lock)
     try:
         descriptor = os.open(paths.lock, os.O_RDONLY)
     except OSError:
@@ -271,7 +317,11 @@ def _is_still(lock: Path, descriptor: int) -> bool:
 
 def _holder(paths: RunPaths) -> dict[str, Any] | None:
     try:
-        found = json.loads(paths.lock.read_text())
+        found = json.loads(paths.lock.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _tables_lease(root: ObjectPath) -> ObjectPath:
+    return root / ".tables.lease"

@@ -92,7 +92,7 @@ def prepared_store(
     StorageError
         If the storage refuses.
     """
-    if not paths.store.exists():
+    if not paths.has_store:
         store = TrialStore.create(paths.store, experiment, dataset)
         events.write(
             "run_created",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from feldman.errors import StorageError
+from feldman.trials.locations import Location
 
 __all__ = ["storage_errors"]
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Location) -> Iterator[None]:
     """Turn what the operating system refuses into an error that a user can act on.
 
     Raises

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,9 @@ from feldman.trials.layout import (
     output_arrays,
     store_attributes,
 )
+from feldman.trials.locations import Location
+from feldman.trials.object_zarr import built_object_group, zarr_place
+from feldman.trials.reading_ahead import in_order, num_requests
 from feldman.trials.storage import storage_errors
 from feldman.trials.task import BlockResult, unpack_bits
 
@@ -58,7 +62,7 @@ class TrialStore:
         The arrays that a block has a part in: those of every store, and those that its experiment records beside.
     """
 
-    def __init__(self, path: Path, group: zarr.Group, experiment: Experiment) -> None:
+    def __init__(self, path: Location, group: zarr.Group, experiment: Experiment) -> None:
         self.path = path
         self.experiment = experiment
         self._group = group
@@ -69,7 +73,7 @@ class TrialStore:
         }
 
     @classmethod
-    def create(cls, path: Path, experiment: Experiment, dataset: Dataset) -> TrialStore:
+    def create(cls, path: Location, experiment: Experiment, dataset: Dataset) -> TrialStore:
         """Make an empty store; it is there whole or not at all.
 
         Raises
@@ -77,14 +81,14 @@ class TrialStore:
         StorageError
             If the storage refuses.
         """
-        with built_group(path) as building:
+        with built_group(path) if isinstance(path, Path) else built_object_group(path) as building:
             attributes = store_attributes(experiment, dataset_attributes(dataset))
             group = zarr.create_group(building, zarr_format=3, attributes=attributes)
             create_arrays(group, experiment, dataset.y_train, dataset.y_test, dataset.num_classes)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> TrialStore:
+    def open(cls, path: Location) -> TrialStore:
         """Open a store.
 
         Raises
@@ -104,8 +108,11 @@ class TrialStore:
                 f"'{path.parent}' is not a run: it has no {path.name}; start one with `feldman run`"
             )
         try:
-            group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r", zarr_format=3)
+            writable = not isinstance(path, Path) or os.access(path, os.W_OK)
+            group = zarr.open_group(zarr_place(path), mode="r+" if writable else "r", zarr_format=3)
             attributes = group.attrs.asdict()
+        except FeldmanError:
+            raise
         except OSError as error:
             raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from None
         except Exception as error:
@@ -128,6 +135,8 @@ class TrialStore:
         )
         try:
             return cls(path, group, experiment)
+        except FeldmanError:
+            raise
         except KeyError as error:
             raise RunDirectoryError(f"{path} is damaged: its array {error} is missing or unreadable") from None
         except Exception as error:
@@ -215,6 +224,11 @@ class TrialStore:
         except ValueError:
             return None
 
+    @property
+    def num_requests(self) -> int:
+        """How many things are read or written at once where the store lies."""
+        return num_requests(self.path)
+
     def num_trials_in(self, blocks: list[int]) -> int:
         """Return how many trials some blocks hold."""
         return sum(len(self.experiment.subsets.block_trials(block)) for block in blocks)
@@ -279,8 +293,8 @@ class TrialStore:
         blocks = self.committed_blocks() if blocks is None else blocks
         total = hashlib.sha256(repr(blocks).encode())
         for name in ("train_accuracy", "test_accuracy"):
-            for block in blocks:
-                total.update(self.read(name, block).tobytes())
+            for values in in_order(partial(self.read, name), blocks, self.num_requests):
+                total.update(values.tobytes())
         return total.hexdigest()
 
     # Writing: for the process that holds the lock
@@ -306,8 +320,8 @@ class TrialStore:
             raise FeldmanError(f"block {block} is committed already; this is a defect of feldman, please report it")
         trials = self.experiment.subsets.block_trials(block)
         with storage_errors(self.path):
-            for name in self.block_arrays:
-                write_rows(self._arrays[name], trials.start, arrays[name])
+            write = lambda name: write_rows(self._arrays[name], trials.start, arrays[name])  # noqa: E731
+            list(in_order(write, self.block_arrays, self.num_requests))
             write_rows(self._arrays["committed"], block, np.ones(1, np.uint8))
 
     def withdraw_block(self, block: int) -> None:
