@@ -96,4 +96,4 @@ lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=-
 
 clean: ## remove the environment, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find feldman tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find feldman tests cluster -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def commits(num_train: int, num_test: int, block_size: int) -> tuple[list[float]
     with tempfile.TemporaryDirectory(dir=".") as folder:  # a disk, as runs have; /tmp may be none
         store = TrialStore.create(Path(folder) / "trials.zarr", experiment, dataset)
         results = (random_result(experiment, block, num_train, num_test) for block in range(NUM_BLOCKS))
-        times = [milliseconds(lambda result=result: store.commit_block(result)) for result in results]
+        times = [milliseconds(partial(store.commit_block, result)) for result in results]
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and "c" in file.parts)
     return times, size / NUM_BLOCKS / 1e3
 
@@ -115,7 +116,8 @@ def looks(numbers: tuple[int, ...]) -> list[tuple[int, list[float]]]:
 
     sleeper = ray.remote(num_cpus=0, max_concurrency=20_000)(Sleeper).remote()
     ray.get(sleeper.sleep.remote(0))
-    pending, found = [], []
+    pending: list[Any] = []
+    found = []
     for number in numbers:
         pending += [sleeper.sleep.remote(3600) for _ in range(number - len(pending))]
         time.sleep(2)  # until all have been sent

@@ -110,7 +110,7 @@ class _Simulation:
         self.hand_out()
         while self.pending:
             self.now, _, kind, what = heapq.heappop(self.events)
-            if kind == ENDED and self.running.get(what.worker) is what:
+            if kind == ENDED:
                 self.end(what)
             elif kind == NODE_LOST:
                 self.lose_node(what)
@@ -188,6 +188,8 @@ class _Simulation:
             del self.alone[attempt.block]
 
     def end(self, attempt: _Attempt) -> None:
+        if self.running.get(attempt.worker) is not attempt:  # its node was lost before
+            return
         self.leave(attempt)
         self.free.append(attempt.worker)
         if attempt.block not in self.pending:  # the other copy was first

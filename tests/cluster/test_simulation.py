@@ -7,7 +7,10 @@ from math import ceil, expm1, inf, sqrt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scaling_tables import markdown, stragglers_table
 from simulate import Fleet, Job, Outcome, simulate
+
+from tests.conftest import REPOSITORY
 
 HOURS = 2.0
 
@@ -98,3 +101,8 @@ def test_a_straggler_in_the_last_round_costs_what_it_takes_until_its_copy_ends(s
     assert slow in (1.0, 10.0)
     # Handed out again after 1.5 times the median, and then an hour; a copy may be slow, too.
     assert mended in ((1.0,) if slow == 1.0 else (2.5, 10.0))
+
+
+def test_the_page_has_the_tables_that_make_scaling_writes() -> None:
+    page = (REPOSITORY / "cluster" / "SCALING.md").read_text()
+    assert markdown(stragglers_table(seed=0)) in page  # one of four: all take half a minute
