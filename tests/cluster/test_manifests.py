@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,16 @@ def asked_for(command: str) -> tuple[Experiment, str]:
     assert given.keys() == {"-o", "--address", "--set"}
     assert given["--address"] == "auto"
     return load_experiment(experiment, [given["--set"]]), given["-o"]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_kustomize_makes_the_same_of_it_and_no_claim() -> None:
+    made = subprocess.run(
+        ["kubectl", "kustomize", "--load-restrictor", "LoadRestrictionsNone", CLUSTER / "kuberay" / "s3"],
+        capture_output=True,
+        check=True,
+    )
+    assert list(yaml.safe_load_all(made.stdout)) == [rayjob_on_s3()]
 
 
 @pytest.mark.parametrize("job", [rayjob, rayjob_on_s3])
