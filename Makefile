@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage scaling lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,10 +90,13 @@ bench-scheduling: $(READY) ## how busy workers are, commits a second, memory of 
 bench-coverage: $(READY) ## how often intervals cover and chance looks significant, on known truths; writes build/bench/coverage.json
 	$(BIN)/python -m tests.benchmarks.bench_coverage
 
+scaling: $(READY) ## remake the tables of cluster/SCALING.md: costs of the presets, measured costs of the driver, a simulation
+	$(BIN)/python cluster/scaling_tables.py --seed 0 --write cluster/SCALING.md
+
 lock: $(BIN)/uv ## resolve pyproject.toml anew into requirements.lock; UPGRADE=--upgrade takes the newest of everything
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-config --no-header --no-emit-index-url --quiet $(UPGRADE) --output-file requirements.lock
 
 clean: ## remove the environment, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find feldman tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find feldman tests cluster -name __pycache__ -type d -prune -exec rm -rf {} +
