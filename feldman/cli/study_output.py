@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from feldman.errors import QueryError
 from feldman.estimates.bits import TrialBits
 from feldman.estimates.reading import read_bits
 from feldman.results.formats import write_table
+from feldman.trials.locations import Location
 from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
@@ -27,7 +27,7 @@ __all__ = ["OpenStudy", "open_study", "show_study", "trial_counts"]
 class OpenStudy:
     """A run whose trials are studied: its store, the bits of all committed trials, labels of training and test examples."""
 
-    root: Path
+    root: Location
     store: TrialStore
     bits: TrialBits
     labels: tuple[NDArray[Any], NDArray[Any]]
