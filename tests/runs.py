@@ -96,10 +96,10 @@ def write_experiment(folder: Path, sleep_seconds: float = 0.0, **subsets: int) -
     return path
 
 
-def finish(experiment: Path, run: Path, *overrides: str) -> Path:
+def finish(experiment: Path, run: Path | str, *overrides: str) -> Path:
     """Run an experiment to its end in this process: begin, or go on where a run stopped."""
     job.run(load_experiment(experiment, ["execution.executor=in-process", *overrides]), run)
-    return run
+    return Path(run)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:

@@ -6,22 +6,25 @@ import json
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from feldman import job, open_run
 from feldman.errors import RunDirectoryError, StorageError, StoreBusyError
 from feldman.experiment_files import load_experiment
 from feldman.results.local_copies import local_copy
-from feldman.trials import locations
+from feldman.trials import locations, rundir
 from feldman.trials.events import EventLog, read_events
 from feldman.trials.integrity import find_damage
-from feldman.trials.lease import Lease
+from feldman.trials.lease import Lease, LeaseTimes, held_lease
 from feldman.trials.locations import ObjectPath
 from feldman.trials.markers import TrialCount, count_trials
 from feldman.trials.rundir import RunPaths, run_paths, writer_lock
@@ -138,7 +141,7 @@ def test_every_command_says_of_a_run_on_s3_what_it_says_of_one_in_a_folder(
 
 
 def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(bucket: str, tmp_path: Path) -> None:
-    experiment, run = write_experiment(tmp_path, sleep_seconds=0.5, num_trials=64), f"{bucket}/run"
+    experiment, run = write_experiment(tmp_path, sleep_seconds=0.5, num_trials=48), f"{bucket}/run"
     environment = cli_environment()
     store = object_path(run) / "trials.zarr"
 
@@ -160,6 +163,38 @@ def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(bu
     assert_same_run(download_run(object_path(run), tmp_path / "copied"), finish(experiment, tmp_path / "local"))
     names = event_names(run)
     assert names.count("run_created") == names.count("interrupted") == names.count("run_finished") == 1
+
+
+def test_a_driver_that_was_stopped_until_its_lease_ran_out_writes_nothing_when_it_wakes(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, run = write_experiment(tmp_path, sleep_seconds=0.5, num_trials=48), f"{bucket}/run"
+    times = LeaseTimes(lasts=2.0, renewed_every=0.3, needed=0.5, margin=0.5)
+    monkeypatch.setattr(rundir, "held_lease", partial(held_lease, times=times))
+    patched = "from functools import partial; from feldman.trials import rundir; from feldman.trials.lease import LeaseTimes; "
+    patched += (
+        f"rundir.held_lease = partial(rundir.held_lease, times={times!r}); from feldman.cli.app import main; main()"
+    )
+    monkeypatch.setattr("tests.runs.FELDMAN", (sys.executable, "-c", patched))
+    store = object_path(run) / "trials.zarr"
+
+    def committed() -> int:
+        count = count_trials(store)
+        return 0 if count is None else count.num_committed
+
+    with FeldmanProcess(tmp_path / "first", "run", experiment, "-o", run, env=cli_environment()) as stopped:
+        wait_until(lambda: committed() >= 16, "blocks are committed")
+        stopped.send(signal.SIGSTOP)
+        finish(experiment, run)  # waits until the lease has run out, and takes it
+        finished = download_run(object_path(run), tmp_path / "finished")
+        stopped.send(signal.SIGCONT)
+        ended = stopped.ended()
+    assert ended.code == 1
+    message = ended.stderr.splitlines()[-1]
+    assert f"'{run}' is no longer this process's to write" in message, message
+    assert f"process {os.getpid()} on " in message
+    assert_same_run(finished, finish(experiment, tmp_path / "local"))
+    assert_same_run(download_run(object_path(run), tmp_path / "later"), tmp_path / "local")
 
 
 def test_a_storage_that_fails_for_a_while_changes_no_byte(bucket: str, tmp_path: Path, proxy: Proxy) -> None:
@@ -353,6 +388,22 @@ def test_copies_of_tables_are_not_put_where_others_can_change_them(
 
 def test_a_file_url_is_the_folder_that_it_names(tmp_path: Path) -> None:
     assert run_paths(f"file://{tmp_path}/a%20run").root == tmp_path / "a run"
+
+
+def test_a_storage_that_refuses_says_so_and_what_to_look_at(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": KEY}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(locations, "RETRY_SECONDS", 0.1)
+    with pytest.raises(StorageError, match=r"was not to be had, tried for up to 0.1 s: .*run the same command again"):
+        open_run(f"{bucket}/run")
+    location = memory_path()
+    for text, says in (
+        ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", "no credentials were found"),
+        ("Server returned non-2xx status code: 403 Forbidden: <Error>", "403 Forbidden"),
+    ):
+        refused = pytest.raises(StorageError, match=f"refuses memory://tests/run: {says}; look at the credentials")
+        with refused, locations.object_errors(location):
+            raise GenericError(text)
 
 
 def test_answers_of_a_server_are_told_without_what_is_secret_in_them() -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from feldman.errors import RunDirectoryError, StorageError, listed
 
@@ -38,6 +37,7 @@ _REQUEST_SECONDS = 30.0
 WRITE_SECONDS = RETRY_SECONDS + _REQUEST_SECONDS
 """No write that was begun can arrive later: the last attempt begins within the one, and ends within the other."""
 
+_NO_CREDENTIALS = "no credentials were found"
 _SCHEMES = ("s3", "gs", "az", "file")
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.,=+@()!' -]+")
 
@@ -267,7 +267,7 @@ def location_of(text: str) -> Location:
     if scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise RunDirectoryError(f"'{text}' names no folder of this machine; expected file:///folder")
-        return Path(url2pathname(parts.path))
+        return Path(unquote(parts.path))
     bucket, _, key = rest.partition("/")
     key = key.rstrip("/")
     segments = key.split("/") if key else []
@@ -345,8 +345,14 @@ def object_errors(location: ObjectPath, *, writing: bool = False) -> Iterator[No
             raise RunDirectoryError(f"there is no bucket '{location.bucket}'; make it, or choose another one") from None
         if isinstance(error, FileNotFoundError) and not writing:
             raise
+        reason = _reason(error)
+        if reason == _NO_CREDENTIALS or reason.startswith("4"):
+            raise StorageError(
+                f"the storage refuses {location}: {reason}; look at the credentials in the environment and at what they "
+                "allow, then run the same command again: what is committed is safe"
+            ) from None
         raise StorageError(
-            f"{location} was not to be had, tried for up to {RETRY_SECONDS:g} s: {_reason(error)}; what is committed is safe: "
+            f"{location} was not to be had, tried for up to {RETRY_SECONDS:g} s: {reason}; what is committed is safe: "
             "when the storage answers, run the same command again"
         ) from None
 
@@ -355,7 +361,7 @@ def _reason(error: Exception) -> str:
     """Say in a few words what went wrong. The text of an answer is left out: servers put signatures and key names there."""
     text = str(error).split("\n\nDebug source")[0]
     if "169.254.169.254" in text or "metadata.google.internal" in text:
-        return "no credentials were found in the environment"
+        return _NO_CREDENTIALS
     status = re.search(r"status code: (\d{3} [A-Za-z ]+)", text)
     code = re.search(r"<Code>(\w+)</Code>", text)
     if status or code:
