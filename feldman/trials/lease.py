@@ -207,11 +207,10 @@ def held_lease(
     """
     lease = Lease(location=location, times=times or LeaseTimes())
     _acquire(lease, wait, on_waiting)
-    lease.check_storage()
     ended = threading.Event()
-    renewing = threading.Thread(target=_keep, args=(lease, ended), name="feldman-lease", daemon=True)
-    renewing.start()
     try:
+        lease.check_storage()
+        threading.Thread(target=_keep, args=(lease, ended), name="feldman-lease", daemon=True).start()
         yield lease
     finally:
         ended.set()

@@ -224,6 +224,19 @@ def test_the_lease_of_a_process_that_died_on_this_machine_is_taken_over_at_once(
         lease.check()
 
 
+def test_a_lease_that_was_taken_in_vain_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    location = memory_path() / ".writer.lease"
+
+    def unanswered(self: Lease) -> None:
+        raise StorageError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "check_storage", unanswered)
+        with pytest.raises(StorageError, match="no answer"):
+            held_lease(location).__enter__()
+    assert lease_holder(location) is None
+
+
 def test_a_storage_that_ignores_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     location = memory_path() / ".writer.lease"
 
