@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from feldman.data.dataset import Dataset
-from feldman.data.mapped import for_workers
+from feldman.data.mapped import Whereabouts, for_workers
 from feldman.errors import InputError
 from feldman.experiment import Experiment
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
-from feldman.trials.events import EventLog
-from feldman.trials.executor import InProcessExecutor, Prepare, ReusableExecutor
+from feldman.trials.events import Detail, EventLog
+from feldman.trials.executor import BlockOutcome, InProcessExecutor, Prepare, ReusableExecutor
 from feldman.trials.integrity import find_damage
-from feldman.trials.loop import LoopReport, run_blocks
+from feldman.trials.loop import LoopOptions, LoopReport, run_blocks
 from feldman.trials.ranges import continued
-from feldman.trials.ray_executor import RayExecutor, check_address
+from feldman.trials.ray_cluster import BlockResources, check_address, check_runtime_env
+from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 
-__all__ = ["Progress", "ProgressCallback", "check_execution", "pending_blocks", "prepared_store", "train_pending"]
+__all__ = [
+    "Launch",
+    "Progress",
+    "ProgressCallback",
+    "check_execution",
+    "pending_blocks",
+    "prepared_store",
+    "train_pending",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where and how one session trains: what is said anew each time, and recorded nowhere.
+
+    Attributes
+    ----------
+    address
+        A Ray cluster, or None for this machine.
+    runtime_env
+        Ray's runtime environment of the workers; it may hold secrets.
+    speculate
+        Whether blocks that take long are handed out a second time near the end.
+    """
+
+    address: str | None = None
+    runtime_env: Mapping[str, Any] | None = None
+    speculate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +84,23 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-def check_execution(experiment: Experiment, address: str | None) -> None:
-    """Refuse an address that would not be looked at, or where nothing answers.
+def check_execution(experiment: Experiment, launch: Launch) -> None:
+    """Refuse what would not be looked at, an address where nothing answers, and an environment that Ray does not take.
 
     Raises
     ------
     InputError
-        If trials are to be trained in this process and on a cluster, or nothing listens at the cluster's address.
+        If trials are to be trained in this process and on a cluster or in another environment, nothing listens at the
+        cluster's address, or the environment is none.
     """
-    if not address:
-        return
     if experiment.execution.executor == "in-process":
-        raise InputError("execution.executor = 'in-process' trains in this process; leave --address out")
-    check_address(address)
+        for option, given in (("--address", launch.address), ("--runtime-env", launch.runtime_env)):
+            if given:
+                raise InputError(f"execution.executor = 'in-process' trains in this process; leave {option} out")
+    if launch.address:
+        check_address(launch.address)
+    if launch.runtime_env:
+        check_runtime_env(launch.runtime_env)
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
@@ -124,7 +157,7 @@ def train_pending(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    address: str | None,
+    launch: Launch,
     events: EventLog,
     tell: ProgressCallback,
 ) -> LoopReport:
@@ -136,8 +169,8 @@ def train_pending(
         The store, held for writing.
     experiment, dataset
         What is trained, and how it is executed.
-    address
-        A Ray cluster, or None for this machine.
+    launch
+        Where and how.
     events, tell
         Where to write and tell what happens.
     """
@@ -148,9 +181,10 @@ def train_pending(
     experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
     decided = decided_experiment(store, experiment)
     session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
-    tell(Progress(stage="starting", note=_starting_note(experiment, address)))
+    tell(Progress(stage="starting", note=_starting_note(experiment, launch.address)))
+    prepare = _prepare(decided or experiment, decided is None)
     with (
-        _executor(experiment, _prepare(decided or experiment, decided is None), dataset, address) as executor,
+        _executor(experiment, prepare, dataset, launch, session) as executor,
         stop_on_signals(partial(_tell_stopping, tell)) as should_stop,
     ):
         events.write(
@@ -173,7 +207,10 @@ def train_pending(
             max_attempts=experiment.execution.max_attempts,
             should_stop=should_stop,
             on_failure=session.failed,
+            options=LoopOptions(submit_copy=executor.submit_copy) if launch.speculate else LoopOptions(),
         )
+    if report.speculated:
+        events.write("speculated", {"blocks": list(report.speculated)})
     session.tell_unconverged()
     return report
 
@@ -203,9 +240,22 @@ class _TrainingSession:
         )
         self.tell_training()
 
-    def failed(self, block: int, attempt: int, error: str) -> None:
-        self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
-        self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
+    def failed(self, outcome: BlockOutcome, attempt: int) -> None:
+        told: dict[str, Detail] = {"block": outcome.block, "attempt": attempt, "error": outcome.error}
+        self._events.write("block_failed", told if outcome.node is None else {**told, "node": outcome.node})
+        self.tell_training(
+            f"block {outcome.block} failed (attempt {attempt} of {self._max_attempts}"
+            f"{f', on {outcome.node}' if outcome.node else ''}): {outcome.error}"
+        )
+
+    def worker_failed(self, node: str, problem: str) -> None:
+        """Say that a node does not help: the others go on, and nobody would notice."""
+        self._events.write("worker_failed", {"node": node, "error": problem})
+        self.tell_training(f"a worker could not be set up on {node}, and others go on: {problem}")
+
+    def tell_waiting(self, shortage: str) -> None:
+        self._events.write("waiting_for_nodes", {"shortage": shortage})
+        self._tell(Progress(stage="starting", note=f"waiting for nodes: {shortage}"))
 
     def tell_unconverged(self) -> None:
         """Say once, with their number, what a library would have printed for every trial."""
@@ -246,18 +296,35 @@ def _prepare(experiment: Experiment, calibrating: bool) -> Prepare:
     return partial(prepare_calibration_task if calibrating else prepare_block_task, experiment, import_paths)
 
 
-def _executor(experiment: Experiment, prepare: Prepare, dataset: Dataset, address: str | None) -> ReusableExecutor:
+def _executor(
+    experiment: Experiment, prepare: Prepare, dataset: Dataset, launch: Launch, session: _TrainingSession
+) -> ReusableExecutor:
     execution = experiment.execution
     if execution.executor == "in-process":
         return InProcessExecutor(prepare, dataset)
-    return RayExecutor(
+    executor = RayExecutor(
         prepare,
-        for_workers(dataset, same_machine=address is None),
-        address=address,
+        for_workers(dataset, _whereabouts(launch.address, execution.shared_files)),
+        address=launch.address,
         num_workers=execution.num_workers,
-        cpus_per_block=execution.cpus_per_block,
-        gpus_per_block=execution.gpus_per_block,
+        resources=BlockResources(
+            cpus=execution.cpus_per_block,
+            gpus=execution.gpus_per_block,
+            memory_bytes=execution.memory_bytes_per_block,
+            custom=execution.resources,
+        ),
+        runtime_env=launch.runtime_env,
+        on_setup_failure=session.worker_failed,
     )
+    if executor.shortage:
+        session.tell_waiting(executor.shortage)
+    return executor
+
+
+def _whereabouts(address: str | None, shared_files: bool) -> Whereabouts:
+    if address is None:
+        return "here"
+    return "same-path" if shared_files else "elsewhere"
 
 
 def _starting_note(experiment: Experiment, address: str | None) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feldman.errors import StorageError
 from feldman.trials.executor import BlockOutcome, Executor
-from feldman.trials.loop import run_blocks
+from feldman.trials.loop import LoopOptions, run_blocks
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 from tests.conftest import small_dataset, small_experiment
@@ -82,7 +82,7 @@ def test_every_block_is_committed_exactly_once_or_set_aside(
         executor,
         lambda block, result: committed.append((block, result)),
         max_attempts=max_attempts,
-        on_failure=lambda *failure: told.append(failure),
+        on_failure=lambda outcome, attempt: told.append((outcome.block, attempt, str(outcome.error))),
     )
     assert [block for block, _ in committed] == report.committed
     assert all(result == f"result of {block}" for block, result in committed)
@@ -123,7 +123,12 @@ def test_after_a_stop_nothing_is_handed_out_and_what_is_in_flight_is_settled(
         return polls >= stop_at
 
     report = run_blocks(
-        range(100), executor, lambda block, result: None, max_attempts=3, should_stop=should_stop, grace_polls=10_000
+        range(100),
+        executor,
+        lambda block, result: None,
+        max_attempts=3,
+        should_stop=should_stop,
+        options=LoopOptions(grace_polls=10_000),
     )
     assert report.stopped
     if polls == stop_at:
@@ -138,7 +143,12 @@ def test_after_a_stop_a_block_that_does_not_end_is_waited_for_only_so_long() -> 
     executor.answers = False
     stops = iter([False, False, True])
     report = run_blocks(
-        range(5), executor, lambda block, result: None, max_attempts=3, should_stop=lambda: next(stops), grace_polls=7
+        range(5),
+        executor,
+        lambda block, result: None,
+        max_attempts=3,
+        should_stop=lambda: next(stops),
+        options=LoopOptions(grace_polls=7),
     )
     assert report.stopped
     assert report.committed == []

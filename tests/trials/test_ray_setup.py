@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from feldman.errors import FeldmanError, InputError
 from feldman.experiment import Experiment
 from feldman.trials.executor import Task
 from feldman.trials.loop import run_blocks
+from feldman.trials.ray_cluster import BlockResources
 from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.task import prepare_block_task
 from tests.conftest import cli_environment
@@ -50,21 +52,26 @@ def test_a_set_up_that_fails_is_one_clear_error(prepare: Any, message: str, ray_
         run_blocks(range(3), executor, lambda block, result: None, max_attempts=3)
 
 
-@pytest.mark.parametrize("num_workers", [None, 3])
-@pytest.mark.parametrize(("cpus", "gpus"), [(64, 0.0), (1, 1.0)])
-def test_a_block_that_takes_more_than_the_cluster_has_is_told_and_not_waited_for(
-    ray_address: str, num_workers: int | None, cpus: int, gpus: float
+LARGE = [
+    (
+        BlockResources(cpus=64),
+        "64 CPUs and 0 GPUs .*, but no node has so much: the cluster has 2 CPUs and 0 GPUs together",
+    ),
+    (BlockResources(gpus=1.0), "1 CPUs and 1 GPUs .* the cluster has 2 CPUs and 0 GPUs together"),
+    (BlockResources(memory_bytes=2**50), r"1\.05e\+06 GiB \(memory_per_block\), .* 0 GPUs, [0-9.]+ GiB together"),
+    (BlockResources(custom={"spot": 2.0}), r"2 spot \(resources\), .* 0 GPUs, 0 spot together"),
+]
+
+
+@pytest.mark.parametrize(("resources", "message"), LARGE)
+def test_a_block_that_takes_more_than_any_node_has_is_told_at_once(
+    ray_address: str, resources: BlockResources, message: str
 ) -> None:
-    message = rf"a block takes {cpus} CPUs and {gpus:g} GPUs .* the cluster has 2 CPUs and 0 GPUs"
-    with pytest.raises(FeldmanError, match=message):
-        RayExecutor(
-            prepare_scripted,
-            "",
-            address=ray_address,
-            num_workers=num_workers,
-            cpus_per_block=cpus,
-            gpus_per_block=gpus,
-        )
+    with pytest.raises(FeldmanError, match=f"^a block takes .*{message}"):
+        RayExecutor(prepare_scripted, "", address=ray_address, resources=resources)
+    with RayExecutor(prepare_scripted, "", address=ray_address, resources=resources, num_workers=3) as executor:
+        assert re.search(message, executor.shortage), "a number of workers says to wait, and that is told"
+        assert (executor.num_workers, executor.num_free) == (3, 0)
 
 
 def test_an_executor_can_be_closed_with_blocks_in_flight_and_another_one_be_made(
