@@ -29,6 +29,10 @@ _QUIET_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 
+# For so long a driver waits to learn why an actor no longer answers before it says so; by default a second, which a lost block
+# would wait, too.
+_PROMPT_ENVIRONMENT = {"RAY_timeout_ms_task_wait_for_death_info": "100"}
+
 _CONNECT_SECONDS = 10.0
 
 
@@ -163,7 +167,7 @@ def start_ray(
     FeldmanError
         If Ray does not start.
     """
-    environment = _QUIET_ENVIRONMENT if address else {**_QUIET_ENVIRONMENT, **_LOCAL_ENVIRONMENT}
+    environment = _QUIET_ENVIRONMENT | _PROMPT_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     import ray

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import socket
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +89,37 @@ def test_a_file_that_is_no_longer_what_it_was_is_refused(mapped: Dataset, tmp_pa
     file.unlink()
     with pytest.raises(DatasetError, match=r"cannot read .*x_train\.npy, which the run learns from: .*No such file"):
         sent.open()
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_a_node_that_sees_other_content_under_the_path_is_refused_by_its_name(mapped: Dataset, tmp_path: Path) -> None:
+    sent = for_workers(mapped, "same-path")
+    assert isinstance(sent, MappedDataset)
+    file = tmp_path / "x_train.npy"
+    os.utime(file, (1, 1))
+    assert sent.open().fingerprint == mapped.fingerprint, "a copy of the file may have been made at another time"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    node = re.escape(socket.gethostname())
+    with pytest.raises(
+        DatasetError, match=rf"x_train\.npy on node {node} is not the file that the driver sees: SHA-256 .* found"
+    ):
+        sent.open()
+    file.write_bytes(content[:-1])
+    with pytest.raises(DatasetError, match=r"bytes were expected, [0-9,]+ found; copy the driver's file there"):
+        sent.open()
+    file.unlink()
+    with pytest.raises(
+        DatasetError, match=rf"cannot read .*x_train\.npy, which the run learns from on node {node}: .*No such file"
+    ):
+        sent.open()
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_files_cannot_be_shared_where_there_are_none() -> None:
+    with pytest.raises(DatasetError, match=r"data set 'arrays' has none: give a folder of \.npy files"):
+        for_workers(small_dataset(), "same-path")
 
 
 def own_bytes(shared: Any) -> Task:
