@@ -121,18 +121,23 @@ def check_address(address: str) -> None:
         raise InputError(f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}") from None
 
 
-def check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
+def check_runtime_env(runtime_env: Mapping[str, Any], address: str | None) -> None:
     """Have Ray look at a runtime environment before anything is written.
+
+    Parameters
+    ----------
+    runtime_env
+        The environment.
+    address
+        Of the cluster where it is going to be used; None for this machine.
 
     Raises
     ------
     InputError
         If Ray does not take it. Values are not repeated: they may be secrets.
     """
-    from ray.runtime_env import RuntimeEnv
-
     try:
-        RuntimeEnv(**runtime_env)
+        _imported_ray(address).runtime_env.RuntimeEnv(**runtime_env)
     except (TypeError, ValueError, OSError) as error:
         keys = ", ".join(map(str, runtime_env)) or "nothing"
         raise InputError(
@@ -167,14 +172,7 @@ def start_ray(
     FeldmanError
         If Ray does not start.
     """
-    environment = _QUIET_ENVIRONMENT | _PROMPT_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    # Its warnings tell how Ray was set up, which is decided here; what goes wrong arrives as an exception.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-
+    ray = _imported_ray(address)
     if ray.is_initialized():
         raise InputError("Ray is already in use in this process; call ray.shutdown() first, or run in another process")
     # The environment is the whole job's, and not each actor's: Ray sends folders of this machine along for a job alone.
@@ -205,6 +203,19 @@ def start_ray(
     except Exception as error:
         why = type(error).__name__ if runtime_env else error
         raise FeldmanError(f"Ray did not start on this machine: {why}") from error
+    return ray
+
+
+def _imported_ray(address: str | None) -> Any:
+    """Import Ray with the environment that it reads then."""
+    environment = _QUIET_ENVIRONMENT | _PROMPT_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    import ray
+    import ray.runtime_env
+
+    # Its warnings tell how Ray was set up, which is decided here; what goes wrong arrives as an exception.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 
 

@@ -100,7 +100,7 @@ def check_execution(experiment: Experiment, launch: Launch) -> None:
     if launch.address:
         check_address(launch.address)
     if launch.runtime_env:
-        check_runtime_env(launch.runtime_env)
+        check_runtime_env(launch.runtime_env, launch.address)
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
