@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
+from feldman.data.mapped import check_shareable
 from feldman.errors import FeldmanError, InputError, InterruptedRunError, StorageError, TrialsFailedError, command
 from feldman.estimates.intervals import largest_stderr
 from feldman.estimates.selection import DEFAULT_MIN_MEMORIZATION, NO_THRESHOLD
@@ -169,6 +170,8 @@ def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
     """Load the data set, and find out whether trials on it can be planned, learned and executed."""
     check_execution(experiment, launch)
     dataset = load_dataset(experiment.dataset)
+    if launch.address and experiment.execution.shared_files:
+        check_shareable(dataset)
     subset_size(experiment.subsets.subset_ratio, dataset.num_train)
     check_learner(experiment, dataset)
     return dataset

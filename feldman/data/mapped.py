@@ -21,7 +21,7 @@ from feldman.data.dataset import Dataset
 from feldman.data.digests import file_digest
 from feldman.errors import DatasetError
 
-__all__ = ["MappedDataset", "Whereabouts", "for_workers"]
+__all__ = ["MappedDataset", "Whereabouts", "check_shareable", "for_workers"]
 
 Whereabouts = Literal["here", "same-path", "elsewhere"]
 """Where workers are: on this machine, on others that see the same files, on others that do not."""
@@ -71,21 +71,14 @@ def for_workers(dataset: Dataset, whereabouts: Whereabouts) -> Dataset | MappedD
     Raises
     ------
     DatasetError
-        If files are to be opened by their paths on other machines, and the data set has none that are opened here.
+        As `check_shareable`, if files are to be opened by their paths on other machines.
     """
-    maps = {
-        field.name: getattr(dataset, field.name)
-        for field in fields(dataset)
-        if isinstance(getattr(dataset, field.name), np.memmap)
-    }
+    if whereabouts == "same-path":
+        check_shareable(dataset)
+    maps = _maps(dataset)
     by_path = whereabouts != "elsewhere"
     files = {name: file for name, array in maps.items() if by_path and (file := _whole_file(array)) is not None}
     if whereabouts == "same-path":
-        if not files:
-            raise DatasetError(
-                "execution.shared_files = true has every node open the files that are memory-mapped here, but data set "
-                f"'{dataset.name}' has none: give a folder of .npy files or what `feldman prepare` makes, whole, or leave it out"
-            )
         files = {name: replace(file, digest=file_digest(Path(file.path))) for name, file in files.items()}
     if not maps:
         return dataset
@@ -94,6 +87,26 @@ def for_workers(dataset: Dataset, whereabouts: Whereabouts) -> Dataset | MappedD
         return replace(dataset, **plain)
     values = {field.name: getattr(dataset, field.name) for field in fields(dataset) if field.name not in files}
     return MappedDataset(values=values | plain, files=files)
+
+
+def check_shareable(dataset: Dataset) -> None:
+    """Refuse to have other machines open a data set's files where it has none.
+
+    Raises
+    ------
+    DatasetError
+        If no array is a whole ``.npy`` file that is memory-mapped here.
+    """
+    if all(_whole_file(array) is None for array in _maps(dataset).values()):
+        raise DatasetError(
+            "execution.shared_files = true has every node open the files that are memory-mapped here, but data set "
+            f"'{dataset.name}' has none: give a folder of .npy files or what `feldman prepare` makes, whole, or leave it out"
+        )
+
+
+def _maps(dataset: Dataset) -> dict[str, np.memmap[Any, Any]]:
+    arrays = {field.name: getattr(dataset, field.name) for field in fields(dataset)}
+    return {name: array for name, array in arrays.items() if isinstance(array, np.memmap)}
 
 
 def _whole_file(array: np.memmap[Any, Any]) -> MappedFile | None:

@@ -5,12 +5,16 @@ import ipaddress
 import os
 import re
 import signal
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
 from feldman.data.digits import load_digits
@@ -22,6 +26,7 @@ from feldman.trials.ray_cluster import BlockResources
 from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.task import prepare_block_task
 from tests.conftest import cli_environment
+from tests.learners import nearest_centroid
 from tests.runs import FeldmanProcess, event_names, wait_until, write_experiment
 from tests.trials.scripts import Script, prepare_scripted
 
@@ -107,13 +112,13 @@ def _digests(dataset: Dataset) -> dict[str, str]:
     return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def prepare_probe(experiment: Experiment, shared: Dataset) -> Task:
-    """Make a task that trains for real and tells what the worker sees of the data before and after."""
-    train = prepare_block_task(experiment, (), shared)
+def prepare_probe(experiments: Sequence[Experiment], shared: Dataset) -> Task:
+    """Make a task that trains for real, a learner a block, and tells what the worker sees of the data before and after."""
+    tasks = [prepare_block_task(experiment, (), shared) for experiment in experiments]
 
     def probe(block: int) -> dict[str, Any]:
         before = _digests(shared)
-        train(block)
+        tasks[block](block)
         x = shared.x_train
         return {
             "before": before,
@@ -127,6 +132,17 @@ def prepare_probe(experiment: Experiment, shared: Dataset) -> Task:
     return probe
 
 
+def meddling_through_torch(
+    dataset: Dataset, masks: Any, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Write into what all workers share: NumPy would refuse, torch does not look."""
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):
+        torch.from_numpy(dataset.x_train)[0] = 7
+    return nearest_centroid(dataset, masks, seeds, {})
+
+
 def _mapped_file(address: int) -> str:
     """The file that backs an address of this process, by /proc; empty for memory of its own."""
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -137,20 +153,39 @@ def _mapped_file(address: int) -> str:
     return ""
 
 
-def test_workers_share_the_data_without_a_copy_and_training_does_not_change_it(ray_address: str) -> None:
-    dataset = load_digits()
-    experiment = Experiment.model_validate(
-        {"dataset": {"name": "digits"}, "training": {"epochs": 1}, "subsets": {"num_trials": 8, "block_size": 2}}
-    )
+LEARNERS: list[dict[str, Any]] = [
+    {"learner": {"name": "mlp", "vectorize": True}},
+    {"learner": {"name": "mlp", "vectorize": False}},
+    {"learner": {"name": "cnn", "channels": [2]}, "training": {"epochs": 1, "augment": ["crop", "flip", "cutout"]}},
+    {"learner": {"name": "sklearn:neighbors.KNeighborsClassifier"}},
+]
+
+
+def _probed(ray_address: str, dataset: Dataset, learners: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    base = {"dataset": {"name": "digits"}, "training": {"epochs": 1}, "subsets": {"num_trials": 8, "block_size": 2}}
+    experiments = [Experiment.model_validate(base | learner) for learner in learners]
     seen: dict[int, dict[str, Any]] = {}
-    with RayExecutor(partial(prepare_probe, experiment), dataset, address=ray_address) as executor:
-        report = run_blocks(range(4), executor, seen.__setitem__, max_attempts=1)
-    assert sorted(report.committed) == list(range(4)), report.set_aside
+    with RayExecutor(partial(prepare_probe, experiments), dataset, address=ray_address) as executor:
+        report = run_blocks(range(len(learners)), executor, seen.__setitem__, max_attempts=1)
+    assert report.set_aside == {}
+    return seen
+
+
+def test_workers_share_the_data_without_a_copy_and_no_learner_changes_it(ray_address: str) -> None:
+    dataset = load_digits()
+    seen = _probed(ray_address, dataset, LEARNERS)
+    assert len(seen) == len(LEARNERS)
     for told in seen.values():
         assert told["before"] == told["after"] == _digests(dataset)
         assert told["writeable"] == [False] * 4
         assert told["owndata"] == [False] * 4
         assert "plasma" in told["segment"], "the data is in Ray's shared memory, not in the worker's own"
+
+
+def test_a_worker_that_writes_into_the_shared_data_would_be_noticed(ray_address: str) -> None:
+    seen = _probed(ray_address, load_digits(), [{"learner": {"name": f"{__name__}:meddling_through_torch"}}])
+    changed = {name for name, digest in seen[0]["after"].items() if digest != seen[0]["before"][name]}
+    assert changed == {"x_train"}
 
 
 def test_a_ray_that_feldman_starts_listens_on_loopback_only(tmp_path: Path) -> None:
