@@ -8,8 +8,10 @@ import shutil
 import signal
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,11 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Survived:
-    """What a fault cost: how long until a lost block was begun again, or a new node was used; None if nothing was lost."""
+    """A fault, when it was, after how many calls of the run, and how long it took until a lost block was begun again, or a
+    new node was used; None if nothing was lost."""
 
     fault: str
-    blocks_retrained: int
+    num_calls: int
     seconds: float | None
 
 
@@ -59,7 +62,9 @@ class Scene:
     cluster: TestCluster
     chance: random.Random
     survived: list[Survived] = field(default_factory=list)
+    num_retrained: Counter[str] = field(default_factory=Counter)
     num_runs: int = 0
+    num_equal: int = 0
     num_restarts: int = 0
     process: FeldmanProcess | None = None
     stopped: Any = None
@@ -118,8 +123,7 @@ class Scene:
         self.cluster.complete()
         self.start()
         try:
-            for fault in faults:
-                self._fall(fault)
+            falls = [self._fall(fault) for fault in faults]
             self.pace(0)
             self._finish()
         finally:
@@ -128,8 +132,18 @@ class Scene:
             if self.stopped is not None:
                 self.cluster.signal(self.stopped, signal.SIGCONT)
                 self.stopped = None
+        self._count_retrained(falls)
         assert_same_run(self.run, self.reference)
+        self.num_equal += 1
         shutil.rmtree(self.run)
+
+    def _count_retrained(self, falls: list[Survived]) -> None:
+        """Put calls of blocks that had been called before down to the last fault before them."""
+        blocks = [call.block for call in self.calls()]
+        bounds = [*(fall.num_calls for fall in falls), len(blocks)]
+        for fall, (start, stop) in zip(falls, pairwise(bounds), strict=True):
+            seen = set(blocks[:start])
+            self.num_retrained[fall.fault] += sum(block in seen for block in blocks[start:stop])
 
     def _finish(self) -> None:
         code, told = self.ended()
@@ -140,19 +154,19 @@ class Scene:
             code, told = self.ended()
         assert code == 0, told
 
-    def _fall(self, fault: str) -> None:
+    def _fall(self, fault: str) -> Survived:
         began, goal = time.time(), self.chance.randint(1, 8)
         wait_until(lambda: len([call for call in self.calls() if call.when > began]) >= goal, "training goes on", 120)
         time.sleep(self.chance.uniform(0, BLOCK_SECONDS))
         num_before = len(self.calls())
         fallen, victims = time.time(), FAULTS[fault](self)
+        if not isinstance(victims, set):  # a new node: it takes a while until it is there
+            fallen = time.time()
         found: list[float] = []
         wait_until(lambda: self._recovered(fallen, victims, found), f"the run recovers from: {fault}", 120)
-        calls = self.calls()
-        known = {call.block for call in calls[:num_before]}
-        retrained = sum(call.block in known for call in calls[num_before:])
-        seconds = found[0] - fallen if found else None
-        self.survived.append(Survived(fault=fault, blocks_retrained=retrained, seconds=seconds))
+        fall = Survived(fault=fault, num_calls=num_before, seconds=found[0] - fallen if found else None)
+        self.survived.append(fall)
+        return fall
 
     def _recovered(self, fallen: float, victims: set[int] | Any, found: list[float]) -> bool:
         """Whether a victim was begun again, or all of them came back after all; or the new node has begun a block."""
@@ -206,7 +220,7 @@ def driver(scene: Scene) -> set[int]:
 
 
 def head(scene: Scene) -> set[int]:
-    """The head is killed, a new cluster made, and the command typed again with its address."""
+    """The head is killed, a new cluster made (which takes most of the time), and the command typed again with its address."""
     lost = scene.in_flight()
     scene.cluster.kill_head()
     assert scene.process is not None
@@ -270,7 +284,7 @@ def table(scene: Scene) -> str:
         seconds = [one.seconds for one in rounds if one.seconds is not None]
         times = (f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}") if seconds else ("-", "-")
         if rounds:
-            retrained = sum(one.blocks_retrained for one in rounds)
+            retrained = scene.num_retrained[fault]
             lines.append(f"{fault:<16}{len(rounds):>7}{retrained:>11}{times[0]:>28}{times[1]:>9}")
     lines.append(
         f"runs: {scene.num_runs}; commands typed again: {scene.num_restarts}; all runs equal to one undisturbed"

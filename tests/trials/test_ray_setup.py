@@ -156,7 +156,10 @@ def _mapped_file(address: int) -> str:
 LEARNERS: list[dict[str, Any]] = [
     {"learner": {"name": "mlp", "vectorize": True}},
     {"learner": {"name": "mlp", "vectorize": False}},
-    {"learner": {"name": "cnn", "channels": [2]}, "training": {"epochs": 1, "augment": ["crop", "flip", "cutout"]}},
+    {
+        "learner": {"name": "cnn", "channels": [2]},
+        "training": {"epochs": 1, "augment": ["crop", "flip", "cutout"], "crop_padding": 1, "cutout_size": 2},
+    },
     {"learner": {"name": "sklearn:neighbors.KNeighborsClassifier"}},
 ]
 
