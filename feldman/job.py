@@ -24,15 +24,14 @@ from feldman.results.refresh import refresh_tables
 from feldman.results.run import RunStatus, open_run
 from feldman.results.tables import count_rows, read_facts, read_table
 from feldman.trials.events import EventLog
+from feldman.trials.launch import Launch, check_execution
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
 from feldman.trials.ranges import continued, planned
 from feldman.trials.rundir import RunPaths, run_paths, writer_lock
 from feldman.trials.session import (
-    Launch,
     Progress,
     ProgressCallback,
-    check_execution,
     pending_blocks,
     prepared_store,
     train_pending,

@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from feldman.data.dataset import Dataset
-from feldman.data.mapped import Whereabouts, for_workers
-from feldman.errors import InputError
 from feldman.experiment import Experiment
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
 from feldman.trials.events import Detail, EventLog
-from feldman.trials.executor import BlockOutcome, InProcessExecutor, Prepare, ReusableExecutor
+from feldman.trials.executor import BlockOutcome, Prepare
 from feldman.trials.integrity import find_damage
+from feldman.trials.launch import Launch, made_executor
 from feldman.trials.loop import LoopOptions, LoopReport, run_blocks
 from feldman.trials.ranges import continued
-from feldman.trials.ray_cluster import BlockResources, check_address, check_runtime_env
-from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 
-__all__ = [
-    "Launch",
-    "Progress",
-    "ProgressCallback",
-    "check_execution",
-    "pending_blocks",
-    "prepared_store",
-    "train_pending",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """Where and how one session trains: what is said anew each time, and recorded nowhere.
-
-    Attributes
-    ----------
-    address
-        A Ray cluster, or None for this machine.
-    runtime_env
-        Ray's runtime environment of the workers; it may hold secrets.
-    speculate
-        Whether blocks that take long are handed out a second time near the end.
-    """
-
-    address: str | None = None
-    runtime_env: Mapping[str, Any] | None = None
-    speculate: bool = False
+__all__ = ["Progress", "ProgressCallback", "pending_blocks", "prepared_store", "train_pending"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +51,6 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-
-
-def check_execution(experiment: Experiment, launch: Launch) -> None:
-    """Refuse what would not be looked at, an address where nothing answers, and an environment that Ray does not take.
-
-    Raises
-    ------
-    InputError
-        If trials are to be trained in this process and on a cluster or in another environment, nothing listens at the
-        cluster's address, or the environment is none.
-    """
-    if experiment.execution.executor == "in-process":
-        for option, given in (("--address", launch.address), ("--runtime-env", launch.runtime_env)):
-            if given:
-                raise InputError(f"execution.executor = 'in-process' trains in this process; leave {option} out")
-    if launch.address:
-        check_address(launch.address)
-    if launch.runtime_env:
-        check_runtime_env(launch.runtime_env, launch.address)
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
@@ -184,7 +134,14 @@ def train_pending(
     tell(Progress(stage="starting", note=_starting_note(experiment, launch.address)))
     prepare = _prepare(decided or experiment, decided is None)
     with (
-        _executor(experiment, prepare, dataset, launch, session) as executor,
+        made_executor(
+            experiment,
+            prepare,
+            dataset,
+            launch,
+            on_setup_failure=session.worker_failed,
+            on_shortage=session.tell_waiting,
+        ) as executor,
         stop_on_signals(partial(_tell_stopping, tell)) as should_stop,
     ):
         events.write(
@@ -294,37 +251,6 @@ def _prepare(experiment: Experiment, calibrating: bool) -> Prepare:
     # Workers import a user's own learner from where the driver was started.
     import_paths = (str(Path.cwd()),)
     return partial(prepare_calibration_task if calibrating else prepare_block_task, experiment, import_paths)
-
-
-def _executor(
-    experiment: Experiment, prepare: Prepare, dataset: Dataset, launch: Launch, session: _TrainingSession
-) -> ReusableExecutor:
-    execution = experiment.execution
-    if execution.executor == "in-process":
-        return InProcessExecutor(prepare, dataset)
-    executor = RayExecutor(
-        prepare,
-        for_workers(dataset, _whereabouts(launch.address, execution.shared_files)),
-        address=launch.address,
-        num_workers=execution.num_workers,
-        resources=BlockResources(
-            cpus=execution.cpus_per_block,
-            gpus=execution.gpus_per_block,
-            memory_bytes=execution.memory_bytes_per_block,
-            custom=execution.resources,
-        ),
-        runtime_env=launch.runtime_env,
-        on_setup_failure=session.worker_failed,
-    )
-    if executor.shortage:
-        session.tell_waiting(executor.shortage)
-    return executor
-
-
-def _whereabouts(address: str | None, shared_files: bool) -> Whereabouts:
-    if address is None:
-        return "here"
-    return "same-path" if shared_files else "elsewhere"
 
 
 def _starting_note(experiment: Experiment, address: str | None) -> str:

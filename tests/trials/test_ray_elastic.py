@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from feldman import job
@@ -19,7 +20,7 @@ from feldman.trials.loop import run_blocks
 from feldman.trials.ray_cluster import BlockResources, check_runtime_env, this_node
 from feldman.trials.ray_executor import RayExecutor
 from tests.clusters import TestCluster, worker_pids
-from tests.conftest import small_experiment
+from tests.conftest import small_arrays, small_experiment
 from tests.learners import nearest_centroid
 from tests.runs import wait_until
 from tests.trials.scripts import Script, ScriptedError, prepare_scripted
@@ -161,16 +162,18 @@ SECRET = "c0mpletely-secret"
 
 
 def needs_secret(dataset: Dataset, masks: Any, seeds: Any, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A learner that works in the right environment only."""
-    if os.environ["FELDMAN_TEST_SECRET"] != SECRET:
-        raise ScriptedError("this is another environment")
+    """A learner that works in the right environment only, and on data that is memory-mapped."""
+    if os.environ["FELDMAN_TEST_SECRET"] != SECRET or not isinstance(dataset.x_train, np.memmap):
+        raise ScriptedError("this is another environment, or the data came another way")
     return nearest_centroid(dataset, masks, seeds, {})
 
 
-def test_a_runtime_environment_reaches_the_workers_and_is_written_nowhere(
-    cluster: TestCluster, tmp_path: Path, arrays_file: Path, capfd: pytest.CaptureFixture[str]
+def test_a_runtime_environment_reaches_the_workers_and_is_written_nowhere_and_files_are_shared(
+    cluster: TestCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = small_experiment(arrays_file).replace("execution", {"executor": "ray"})
+    for name, array in small_arrays().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    experiment = small_experiment(tmp_path).replace("execution", {"executor": "ray", "shared_files": True})
     experiment = experiment.replace("learner", {"name": f"{__name__}:needs_secret"})
     runtime_env = {"env_vars": {"FELDMAN_TEST_SECRET": SECRET}}
     summary = job.run(experiment, tmp_path / "run", address=cluster.address, runtime_env=runtime_env, speculate=True)
