@@ -68,6 +68,7 @@ class Scene:
     num_restarts: int = 0
     process: FeldmanProcess | None = None
     stopped: Any = None
+    fallen: float = 0.0
 
     def __post_init__(self) -> None:
         np.savez(self.home / "data.npz", allow_pickle=False, **small_arrays())
@@ -159,23 +160,26 @@ class Scene:
         wait_until(lambda: len([call for call in self.calls() if call.when > began]) >= goal, "training goes on", 120)
         time.sleep(self.chance.uniform(0, BLOCK_SECONDS))
         num_before = len(self.calls())
-        fallen, victims = time.time(), FAULTS[fault](self)
-        if not isinstance(victims, set):  # a new node: it takes a while until it is there
-            fallen = time.time()
+        victims = FAULTS[fault](self)
         found: list[float] = []
-        wait_until(lambda: self._recovered(fallen, victims, found), f"the run recovers from: {fault}", 120)
-        fall = Survived(fault=fault, num_calls=num_before, seconds=found[0] - fallen if found else None)
+        wait_until(lambda: self._recovered(victims, found), f"the run recovers from: {fault}", 120)
+        fall = Survived(fault=fault, num_calls=num_before, seconds=found[0] - self.fallen if found else None)
         self.survived.append(fall)
         return fall
 
-    def _recovered(self, fallen: float, victims: set[int] | Any, found: list[float]) -> bool:
+    def _recovered(self, victims: set[int] | Any, found: list[float]) -> bool:
         """Whether a victim was begun again, or all of them came back after all; or the new node has begun a block."""
-        calls = [call for call in self.calls() if call.when > fallen]
+        calls = [call for call in self.calls() if call.when > self.fallen]
         if isinstance(victims, set):
             found += [call.when for call in calls if call.block in victims][:1]
             return bool(found) or victims <= self.committed()
         found += [call.when for call in calls if call.pid in worker_pids(victims)][:1]
         return bool(found)
+
+    def fall_now(self, pids: set[int] | None = None) -> set[int]:
+        """Note the time, and return what these processes are at, by default all."""
+        self.fallen = time.time()
+        return self.in_flight(pids)
 
     def in_flight(self, pids: set[int] | None = None) -> set[int]:
         """The blocks that these processes are at, by default all."""
@@ -187,7 +191,7 @@ def worker(scene: Scene) -> set[int]:
     """The process of a worker is killed."""
     pids = worker_pids(_busy_node(scene))
     victim = scene.chance.choice([call.pid for call in scene.calls() if call.pid in pids])
-    lost = scene.in_flight({victim})
+    lost = scene.fall_now({victim})
     os.kill(victim, signal.SIGKILL)
     return lost
 
@@ -195,7 +199,7 @@ def worker(scene: Scene) -> set[int]:
 def node(scene: Scene) -> set[int]:
     """A node is killed."""
     victim = _busy_node(scene)
-    lost = scene.in_flight(worker_pids(victim))
+    lost = scene.fall_now(worker_pids(victim))
     scene.cluster.kill(victim)
     return lost
 
@@ -207,13 +211,15 @@ def _busy_node(scene: Scene) -> Any:
 
 def joins(scene: Scene) -> Any:
     """A node comes, and is used without a word to the run."""
-    return scene.cluster.add()
+    made = scene.cluster.add()  # it takes two seconds until it is there
+    scene.fallen = time.time()
+    return made
 
 
 def driver(scene: Scene) -> set[int]:
     """The driver is killed, and the command typed again."""
     assert scene.process is not None
-    lost = scene.in_flight()
+    lost = scene.fall_now()
     os.kill(scene.process.pid, signal.SIGKILL)
     scene.restart()
     return lost
@@ -221,10 +227,10 @@ def driver(scene: Scene) -> set[int]:
 
 def head(scene: Scene) -> set[int]:
     """The head is killed, a new cluster made (which takes most of the time), and the command typed again with its address."""
-    lost = scene.in_flight()
     scene.cluster.kill_head()
     assert scene.process is not None
-    time.sleep(scene.chance.uniform(0, 3))
+    time.sleep(scene.chance.uniform(0, 3))  # workers of the other nodes and the driver go on without it
+    lost = scene.fall_now()
     scene.cluster.__exit__()
     scene.process.kill_tree()  # it would give up after a minute
     scene.cluster = TestCluster()
@@ -234,7 +240,7 @@ def head(scene: Scene) -> set[int]:
 
 def disk(scene: Scene) -> set[int]:
     """The disk is full; room is made, and the command typed again."""
-    lost = scene.in_flight()
+    lost = scene.fall_now()
     scene.disk.fill(scene.run, scene.chance.choice([0, 4096, 40_000]))
     code, told = scene.ended()
     scene.disk.make_room(scene.run)
@@ -247,7 +253,7 @@ def disk(scene: Scene) -> set[int]:
 def stopped(scene: Scene) -> set[int]:
     """A node stops. The rest of the run is fast, so that it ends without the node, which may go on before or after."""
     scene.stopped = _busy_node(scene)
-    lost = scene.in_flight(worker_pids(scene.stopped))
+    lost = scene.fall_now(worker_pids(scene.stopped))
     scene.cluster.signal(scene.stopped, signal.SIGSTOP)
     scene.pace(0.02)
     if scene.chance.random() < 0.5:  # its results arrive late: each the first, or for nothing
@@ -287,7 +293,8 @@ def table(scene: Scene) -> str:
             retrained = scene.num_retrained[fault]
             lines.append(f"{fault:<16}{len(rounds):>7}{retrained:>11}{times[0]:>28}{times[1]:>9}")
     lines.append(
-        f"runs: {scene.num_runs}; commands typed again: {scene.num_restarts}; all runs equal to one undisturbed"
+        f"{len(scene.survived)} rounds in {scene.num_runs} runs, of which {scene.num_equal} ended equal to one undisturbed; "
+        f"commands typed again: {scene.num_restarts}"
     )
     return "\n".join(lines)
 
