@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage scaling lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage bench-driver scaling lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-training: $(READY) ## models a second beside a plain PyTorch loop; writes 
 
 bench-scheduling: $(READY) ## how busy workers are, commits a second, memory of driver and workers; build/bench/scheduling.json
 	$(BIN)/python -m tests.benchmarks.bench_scheduling
+
+bench-driver: $(READY) ## one driver beside 1,000 simulated workers: its processor time and memory; build/bench/driver.json
+	$(BIN)/python -m tests.benchmarks.bench_driver
 
 bench-coverage: $(READY) ## how often intervals cover and chance looks significant, on known truths; writes build/bench/coverage.json
 	$(BIN)/python -m tests.benchmarks.bench_coverage

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from feldman.errors import suggestion
+from feldman.execution_section import MAX_TRIALS, ExecutionSection
 from feldman.learner_sections import (
     BUILT_IN_LEARNERS,
     LEARNER_FORMS,
@@ -33,8 +34,6 @@ __all__ = [
     "TrainingSection",
     "differing_fields",
 ]
-
-MAX_TRIALS = 10_000_000
 
 Precision = Literal["float32", "bfloat16"]
 Augmentation = Literal["crop", "flip", "cutout"]
@@ -151,57 +150,6 @@ class SubsetsSection(Section):
     def block_trials(self, block: int) -> range:
         """Return the trials of a block."""
         return range(block * self.block_size, min((block + 1) * self.block_size, self.num_trials))
-
-
-class ExecutionSection(Section):
-    """``[execution]``: how it is executed. Changes nothing of what is estimated, so the fingerprint leaves it out.
-
-    Executor, number of workers and attempts change no bit.
-    Threads (``cpus_per_block``), compiled networks and hardware round floats in other orders.
-    """
-
-    executor: Literal["ray", "in-process"] = "ray"
-    num_workers: int | None = Field(default=None, ge=1, le=100_000, description="Default: as many as the cores allow.")
-    cpus_per_block: int = Field(default=1, ge=1, le=1024)
-    gpus_per_block: float = Field(default=0.0, ge=0, le=1024)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    compile: bool = Field(
-        default=False, description="Compile networks that are trained one after the other, once a worker."
-    )
-    checkpoint_path: str | None = Field(
-        default=None,
-        description="Folder that every worker reaches: networks that train one after the other are kept there on their way, and "
-        "a block that is handed out again goes on from there.",
-    )
-    checkpoint_epochs: int = Field(default=1, ge=1, description="Epochs between two checkpoints of a trial.")
-    max_attempts: int = Field(default=3, ge=1, le=100, description="A block that fails this often is set aside.")
-    trials: tuple[int, int] | None = Field(
-        default=None, description="[A, B]: train trials A to B - 1 alone, whole blocks of the plan. Default: all."
-    )
-
-    @model_validator(mode="after")
-    def _checkpoints_somewhere(self) -> ExecutionSection:
-        if self.checkpoint_path is None and self.checkpoint_epochs != 1:
-            raise ValueError("checkpoint_epochs says nothing without checkpoint_path; take it out")
-        return self
-
-    @field_validator("gpus_per_block", mode="after")
-    @classmethod
-    def _gpus_as_ray_divides_them(cls, value: float) -> float:
-        if value != (round(value, 4) if value < 1 else round(value)):
-            raise ValueError(f"must be whole, or a share of one GPU in steps of 0.0001; found {value:g}")
-        return value
-
-    @field_validator("trials", mode="before")
-    @classmethod
-    def _first_and_end(cls, value: object) -> object:
-        if value is None:
-            return None
-        if isinstance(value, list | tuple) and len(value) == 2 and all(type(bound) is int for bound in value):
-            first, end = value
-            if 0 <= first < end <= MAX_TRIALS:
-                return first, end
-        raise ValueError(f"must be [A, B], the trials A to B - 1, with 0 <= A < B <= {MAX_TRIALS}; found {value!r}")
 
 
 class OutputsSection(Section):

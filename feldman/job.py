@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
+from feldman.data.mapped import check_shareable
 from feldman.errors import (
     FeldmanError,
     InputError,
@@ -30,6 +32,7 @@ from feldman.results.refresh import refresh_tables
 from feldman.results.run import RunStatus, open_run
 from feldman.results.tables import count_rows, read_facts, read_table
 from feldman.trials.events import EventLog
+from feldman.trials.launch import Launch, check_execution
 from feldman.trials.loop import LoopReport
 from feldman.trials.plan import subset_size
 from feldman.trials.ranges import continued, planned
@@ -37,7 +40,6 @@ from feldman.trials.rundir import RunPaths, run_paths, writer_lock
 from feldman.trials.session import (
     Progress,
     ProgressCallback,
-    check_execution,
     pending_blocks,
     prepared_store,
     train_pending,
@@ -73,6 +75,8 @@ def run(
     path: str | Path,
     *,
     address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    speculate: bool = False,
     on_progress: ProgressCallback = lambda progress: None,
 ) -> RunSummary:
     """Train the trials of an experiment and estimate; go on where an earlier job on the same path stopped.
@@ -86,6 +90,10 @@ def run(
         The run directory.
     address
         A Ray cluster's address; by default Ray is started on this machine.
+    runtime_env
+        Ray's runtime environment of the workers (``env_vars``, ``working_dir``, ...). It may hold secrets and is written nowhere.
+    speculate
+        Near the end, hand blocks that take long out a second time where a worker is free; the first result counts.
     on_progress
         Told how far the job is.
 
@@ -105,10 +113,10 @@ def run(
     InterruptedRunError
         If a signal stopped it.
     """
-    paths = run_paths(path)
+    paths, launch = run_paths(path), Launch(address=address, runtime_env=runtime_env, speculate=speculate)
     if not isinstance(experiment, Experiment):
         experiment = load_experiment(experiment)
-    dataset = _checked_dataset(experiment, address)
+    dataset = _checked_dataset(experiment, launch)
     if paths.has_store:
         store = TrialStore.open(paths.store)
         store.check_trainable()
@@ -117,7 +125,7 @@ def run(
     else:
         paths.check_new()
         experiment = planned(experiment)
-    return _work(paths, experiment, dataset, address, on_progress)
+    return _work(paths, experiment, dataset, launch, on_progress)
 
 
 def resume(
@@ -125,6 +133,8 @@ def resume(
     *,
     num_trials: int | None = None,
     address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    speculate: bool = False,
     on_progress: ProgressCallback = lambda progress: None,
 ) -> RunSummary:
     """Finish a run, or let it grow: train blocks that are pending, damaged, or new.
@@ -136,7 +146,7 @@ def resume(
     num_trials
         How many trials it shall have; by default those that it was started with. The end of its range, if it has one, moves
         with the end of the plan.
-    address, on_progress
+    address, runtime_env, speculate, on_progress
         As for `run`.
 
     Raises
@@ -145,7 +155,7 @@ def resume(
         If there is no run, fewer trials are asked for than it has, or more though its range ends before its plan, or its data
         set is not what it was.
     """
-    paths = run_paths(path)
+    paths, launch = run_paths(path), Launch(address=address, runtime_env=runtime_env, speculate=speculate)
     store = TrialStore.open(paths.store)
     store.check_trainable()
     experiment = store.experiment
@@ -158,28 +168,30 @@ def resume(
             raise InputError(f"a run has at most {MAX_TRIALS} trials; found --num-trials {num_trials}")
         grown = experiment.replace("subsets", {"num_trials": num_trials}).replace("execution", {"trials": None})
         experiment = continued(experiment, grown, paths.root)
-    dataset = _checked_dataset(experiment, address)
+    dataset = _checked_dataset(experiment, launch)
     store.check_experiment(experiment, dataset.fingerprint)
-    return _work(paths, experiment, dataset, address, on_progress)
+    return _work(paths, experiment, dataset, launch, on_progress)
 
 
-def _checked_dataset(experiment: Experiment, address: str | None) -> Dataset:
+def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
     """Load the data set, and find out whether trials on it can be planned, learned and executed."""
-    check_execution(experiment, address)
+    check_execution(experiment, launch)
     dataset = load_dataset(experiment.dataset)
+    if launch.address and experiment.execution.shared_files:
+        check_shareable(dataset)
     subset_size(experiment.subsets.subset_ratio, dataset.num_train)
     check_learner(experiment, dataset)
     return dataset
 
 
 def _work(
-    paths: RunPaths, experiment: Experiment, dataset: Dataset, address: str | None, tell: ProgressCallback
+    paths: RunPaths, experiment: Experiment, dataset: Dataset, launch: Launch, tell: ProgressCallback
 ) -> RunSummary:
     """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
     try:
         waiting = lambda note: tell(Progress(stage="waiting", note=note))  # noqa: E731
         with writer_lock(paths, waiting) as held, closing(EventLog(held.events)) as events:
-            return _train_and_estimate(held, experiment, dataset, address=address, events=events, tell=tell)
+            return _train_and_estimate(held, experiment, dataset, launch=launch, events=events, tell=tell)
     except KeyboardInterrupt:
         message = f"interrupted; what was committed is safe. Go on with: {command('resume', paths.root)}"
         raise InterruptedRunError(message) from None
@@ -190,7 +202,7 @@ def _train_and_estimate(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    address: str | None,
+    launch: Launch,
     events: EventLog,
     tell: ProgressCallback,
 ) -> RunSummary:
@@ -198,7 +210,7 @@ def _train_and_estimate(
     store = prepared_store(paths, experiment, dataset, events, tell)
     train_started = time.monotonic()
     try:
-        report = train_pending(store, experiment, dataset, address=address, events=events, tell=tell)
+        report = train_pending(store, experiment, dataset, launch=launch, events=events, tell=tell)
     except KeyboardInterrupt:
         report = LoopReport(stopped=True)
     except (StorageError, StoreBusyError):  # they say what to do

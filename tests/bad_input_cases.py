@@ -22,6 +22,7 @@ from tests.bad_input_setups import (
     data_in_a_loop,
     data_set,
     edited,
+    environment,
     foreign_array,
     foreign_group,
     link_loop,
@@ -147,6 +148,29 @@ FIELDS = [
         "address that is none",
         f"{NEW} --set execution.executor=ray --address head",
         "'head' is no address of a Ray cluster",
+    ),
+    case(
+        "environment that Ray does not take",
+        f"{NEW} --set execution.executor=ray --runtime-env env.json",
+        "Ray does not take the runtime environment, which has env_vars (TypeError)",
+        environment('{"env_vars": 1}'),
+    ),
+    case(
+        "environment and no cluster",
+        f"{NEW} --runtime-env env.json",
+        "leave --runtime-env out",
+        environment('{"env_vars": {"A": "b"}}'),
+    ),
+    case(
+        "environment that is not there",
+        f"{NEW} --runtime-env env.json",
+        "cannot read --runtime-env env.json: No such file",
+    ),
+    case(
+        "environment that is no JSON", f"{NEW} --runtime-env env.json", "env.json is none, line 1", environment("{env")
+    ),
+    case(
+        "environment that is a list", f"{NEW} --runtime-env env.json", "takes a JSON object, as in", environment("[1]")
     ),
 ]
 

@@ -38,6 +38,11 @@ def toml(text: str | bytes) -> Setup:
     return lambda folder: _write(folder / "experiment.toml", content)
 
 
+def environment(text: str) -> Setup:
+    """Write a runtime environment."""
+    return lambda folder: _write(folder / "env.json", text.encode())
+
+
 def edited(old: str, new: str) -> Setup:
     """Change the good experiment."""
 

@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, settings
 from feldman.data.dataset import Dataset
 from feldman.experiment import Experiment
 
-# Read by Ray when it is imported: everything on loopback, nothing reported home, no token in the home folder of who tests.
+# Read by Ray when it is imported: everything on loopback, nothing reported home, no token in the home folder of who tests;
+# and what `feldman` sets itself before it imports Ray, which tests have done before.
 os.environ.update(
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_AUTH_MODE="disabled"
-)
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_AUTH_MODE="disabled",
+    RAY_timeout_ms_task_wait_for_death_info="100",
+)  # fmt: skip
 
 REPOSITORY = Path(__file__).parent.parent
 

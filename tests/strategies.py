@@ -106,6 +106,11 @@ executions = _section(
     num_workers=st.one_of(st.none(), st.integers(1, 100_000)),
     cpus_per_block=st.integers(1, 1024),
     gpus_per_block=st.one_of(st.integers(0, 10_000).map(lambda units: units / 10_000), st.integers(1, 1024).map(float)),
+    memory_per_block=st.one_of(
+        st.none(), st.builds("{}{}".format, st.integers(1, 999), st.sampled_from(["GB", " GiB", ".5 MiB", "TB"]))
+    ),
+    resources=st.dictionaries(words, st.one_of(st.floats(0, 1, exclude_min=True), st.integers(1, 100)), max_size=2),
+    shared_files=st.booleans(),
     device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
     compile=st.booleans(),
     checkpoint_path=st.one_of(st.none(), st.just("/shared/kept")),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,44 +13,8 @@ from feldman.experiment_files import experiment_to_toml
 from feldman.trials.store import TrialStore
 from tests.commands import Commands
 from tests.conftest import small_experiment
+from tests.disks import Disk
 from tests.runs import assert_same_run
-
-
-class Disk:
-    """A small disk of its own where this process may mount one.
-
-    Elsewhere, a folder in which the run's event log is the device that is always full: the same refusal by the system,
-    at another moment.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        mount = shutil.which("mount")
-        command = [mount or "", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-        self.mounted = mount is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    def fill(self, run: Path, leave_bytes: int) -> None:
-        """Leave so many bytes free."""
-        if not self.mounted:
-            (run / "events.jsonl").unlink(missing_ok=True)
-            (run / "events.jsonl").symlink_to("/dev/full")
-            return
-        with (self.folder / "filler").open("wb", buffering=0) as filler:
-            os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(self.folder).free)
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                os.posix_fallocate(filler.fileno(), os.fstat(filler.fileno()).st_size, 4096)
-            filler.truncate(os.fstat(filler.fileno()).st_size - leave_bytes)
-
-    def make_room(self, run: Path) -> None:
-        if self.mounted:
-            (self.folder / "filler").unlink()
-        else:
-            (run / "events.jsonl").unlink()
-
-    def remove(self) -> None:
-        if self.mounted:
-            subprocess.run(["umount", str(self.folder)], check=True)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from feldman.cli.options import (
     JsonOption,
     OutputOption,
     RunArgument,
+    RuntimeEnvOption,
+    SpeculateOption,
     TopOption,
     num_rows,
 )
@@ -60,15 +62,18 @@ def run(
         ),
     ] = None,
     address: AddressOption = None,
+    runtime_env: RuntimeEnvOption = None,
+    speculate: SpeculateOption = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Train the trials of an experiment and estimate; goes on where it stopped if RUN exists."""
-    from feldman.cli.job_commands import run_job
+    from feldman.cli.job_commands import JobOptions, run_job
 
-    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, address, overrides or [], json)
+    path = output or str(Path("runs") / Path(experiment).stem)
+    run_job(experiment, path, trials, JobOptions(address, runtime_env, speculate), overrides or [], json)
 
 
 @app.command()
@@ -76,12 +81,14 @@ def resume(
     run: RunArgument,
     num_trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Let the run grow to N trials.")] = None,
     address: AddressOption = None,
+    runtime_env: RuntimeEnvOption = None,
+    speculate: SpeculateOption = False,
     json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run, train damaged blocks again, or let a finished run grow."""
-    from feldman.cli.job_commands import resume_job
+    from feldman.cli.job_commands import JobOptions, resume_job
 
-    resume_job(run, num_trials, address, json)
+    resume_job(run, num_trials, JobOptions(address, runtime_env, speculate), json)
 
 
 @app.command()

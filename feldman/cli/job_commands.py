@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
@@ -14,29 +16,70 @@ from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
 from feldman.job import RunSummary, resume, run
 
-__all__ = ["resume_job", "run_job"]
+__all__ = ["JobOptions", "resume_job", "run_job"]
+
+
+class JobOptions(NamedTuple):
+    """The options that `run` and `resume` share."""
+
+    address: str | None
+    runtime_env: str | None
+    speculate: bool
 
 
 def run_job(
-    experiment: str, path: str, trials: str | None, address: str | None, overrides: list[str], as_json: bool
+    experiment: str, path: str, trials: str | None, options: JobOptions, overrides: list[str], as_json: bool
 ) -> None:
     """Run, and print what came out."""
     _see_current_folder()
     if trials is not None:
         overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
-    loaded = load_experiment(experiment, overrides)
+    loaded, runtime_env = load_experiment(experiment, overrides), _runtime_env(options.runtime_env)
     # What a user's own code prints must not get between a script and its JSON.
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
-        summary = run(loaded, path, address=address, on_progress=display)
+        summary = run(
+            loaded,
+            path,
+            address=options.address,
+            runtime_env=runtime_env,
+            speculate=options.speculate,
+            on_progress=display,
+        )
     _print_summary(summary, as_json)
 
 
-def resume_job(path: str, num_trials: int | None, address: str | None, as_json: bool) -> None:
+def resume_job(path: str, num_trials: int | None, options: JobOptions, as_json: bool) -> None:
     """Resume, and print what came out."""
     _see_current_folder()
+    runtime_env = _runtime_env(options.runtime_env)
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
-        summary = resume(path, num_trials=num_trials, address=address, on_progress=display)
+        summary = resume(
+            path,
+            num_trials=num_trials,
+            address=options.address,
+            runtime_env=runtime_env,
+            speculate=options.speculate,
+            on_progress=display,
+        )
     _print_summary(summary, as_json)
+
+
+def _runtime_env(path: str | None) -> dict[str, Any] | None:
+    """Read a runtime environment; its content is never repeated, since it may be secret."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read --runtime-env {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"--runtime-env takes a JSON file; {path} is none{where}") from None
+    if not isinstance(found, dict):
+        raise InputError(
+            f'--runtime-env takes a JSON object, as in {{"env_vars": {{"NAME": "value"}}}}; {path} holds another value'
+        )
+    return found
 
 
 def _bounds(trials: str) -> list[int]:

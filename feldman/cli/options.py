@@ -17,6 +17,8 @@ __all__ = [
     "OutputOption",
     "PlotOption",
     "RunArgument",
+    "RuntimeEnvOption",
+    "SpeculateOption",
     "TopOption",
     "num_rows",
 ]
@@ -30,6 +32,13 @@ AddressOption = Annotated[
 ]
 DashboardOption = Annotated[
     str, typer.Option("--address", metavar="URL", help="The dashboard of a Ray cluster's head: http://HOST:8265.")
+]
+RuntimeEnvOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.json", help="Ray's runtime environment of the workers. It is not recorded in the run."),
+]
+SpeculateOption = Annotated[
+    bool, typer.Option("--speculate", help="Near the end, train slow blocks a second time on free workers.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 TopOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 20.")]

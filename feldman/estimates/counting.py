@@ -12,7 +12,8 @@ from feldman.errors import QueryError
 from feldman.estimates import kernel_tiles
 from feldman.estimates.tiles import TileInputs
 from feldman.trials.executor import Executor, Task, ThreadExecutor, usable_cores
-from feldman.trials.ray_executor import RayExecutor, check_address
+from feldman.trials.ray_cluster import BlockResources, check_address
+from feldman.trials.ray_executor import RayExecutor
 
 __all__ = ["Counting"]
 
@@ -82,8 +83,7 @@ class Counting:
 
     def _executor(self, prepare: Callable[[Any], Task], inputs: TileInputs) -> Executor:
         if self.address:
-            return RayExecutor(
-                prepare, inputs, address=self.address, gpus_per_block=0.0 if self.device == "cpu" else 1.0
-            )
+            resources = BlockResources(gpus=0.0 if self.device == "cpu" else 1.0)
+            return RayExecutor(prepare, inputs, address=self.address, resources=resources)
         # One more than can run: it waits while results are taken in.
         return ThreadExecutor(prepare, inputs, self.num_workers + 1)

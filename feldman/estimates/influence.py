@@ -24,7 +24,7 @@ from feldman.estimates.selection import PairSelection
 from feldman.estimates.significance import pair_p_values
 from feldman.estimates.tiles import TileInputs, TileResult, best_pairs, pair_influence, target_lanes
 from feldman.trials.executor import BlockOutcome, Executor, ThreadExecutor, usable_cores
-from feldman.trials.loop import run_blocks
+from feldman.trials.loop import LoopOptions, run_blocks
 
 __all__ = ["PairCollector", "Pairs", "estimate_influence", "run_tiles", "select_pairs"]
 
@@ -211,7 +211,8 @@ def run_tiles(
             next_tile += 1
 
     paced = _Paced(executor, lambda: len(early))
-    report = run_blocks(range(inputs.num_tiles), paced, commit, max_attempts=_TILE_ATTEMPTS, retry_first=True)
+    in_order = LoopOptions(retry_first=True)
+    report = run_blocks(range(inputs.num_tiles), paced, commit, max_attempts=_TILE_ATTEMPTS, options=in_order)
     if report.set_aside:
         tile, error = next(iter(report.set_aside.items()))
         raise FeldmanError(

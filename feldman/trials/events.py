@@ -13,7 +13,7 @@ from feldman.errors import FeldmanError
 from feldman.trials.locations import Location, ObjectPath
 from feldman.trials.storage import storage_errors
 
-__all__ = ["EventLog", "read_events"]
+__all__ = ["Detail", "EventLog", "read_events"]
 
 Detail = str | int | float | bool | None | list[Any] | dict[str, Any]
 

@@ -34,11 +34,27 @@ Prepare = Callable[[Any], Task]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockOutcome:
-    """How one attempt at a block ended: with a result, or with an error."""
+    """How one attempt at a block ended: with a result, or with an error.
+
+    Attributes
+    ----------
+    block
+        Which one.
+    result
+        What the task returned.
+    error
+        What it raised, or how its worker was lost.
+    node
+        The node of the cluster that it ran on; None in this process.
+    lost
+        Whether the worker was lost, by the fault of its node or of the task.
+    """
 
     block: int
     result: Any = None
     error: str | None = None
+    node: str | None = None
+    lost: bool = False
 
 
 @runtime_checkable
@@ -74,6 +90,16 @@ class ReusableExecutor(Executor, Protocol):
 
     def change_task(self, prepare: Prepare) -> None:
         """Have every worker make another task from what they share. Nothing may be in flight."""
+        ...
+
+    def submit_copy(self, block: int) -> bool:
+        """Start a second attempt at a block in flight, where nothing that holds up the first one can be in its way.
+
+        Returns
+        -------
+        bool
+            False if there is no such place, or none is free.
+        """
         ...
 
     def __enter__(self) -> ReusableExecutor: ...
@@ -119,6 +145,10 @@ class InProcessExecutor:
     def change_task(self, prepare: Prepare) -> None:
         """Make another task."""
         self._task = prepare(self._shared)
+
+    def submit_copy(self, block: int) -> bool:  # noqa: ARG002 - a copy would hold up what it is a copy of
+        """There is no other place."""
+        return False
 
     def __enter__(self) -> InProcessExecutor:
         return self
@@ -172,6 +202,10 @@ class ThreadExecutor:
     def change_task(self, prepare: Prepare) -> None:
         """Make another task."""
         self._task = prepare(self._shared)
+
+    def submit_copy(self, block: int) -> bool:  # noqa: ARG002 - a copy would hold up what it is a copy of
+        """There is no other place."""
+        return False
 
     def __enter__(self) -> ThreadExecutor:
         return self

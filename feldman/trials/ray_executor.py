@@ -1,4 +1,4 @@
-"""The Ray executor: long-lived actors, one block a call. The only module of `trials` that imports Ray.
+"""The Ray executor: long-lived actors that come and go with the cluster, one block a call.
 
 Why it looks as it does: a GPU task is a new process each time, so workers are actors; Ray's own retries of out-of-memory
 failures are endless and wait for a node to be declared dead, so they are off and the run loop hands out failed blocks itself;
@@ -7,53 +7,28 @@ bare ``ray.get`` ignores signals, so every wait has a time limit.
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-from collections import deque
-from collections.abc import Sequence
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from feldman.errors import FeldmanError, InputError
-from feldman.trials.authentication import make_private_token
-from feldman.trials.executor import BlockOutcome, Prepare, Task, told, usable_cores
+from feldman.errors import FeldmanError
+from feldman.trials.executor import BlockOutcome, Prepare, Task, told
+from feldman.trials.ray_cluster import BlockResources, alive_nodes, start_ray, this_node
 
-__all__ = ["RayExecutor", "check_address"]
+__all__ = ["RayExecutor"]
 
-_ADDRESS_ADVICE = (
-    "give HOST:6379 of its head, 'auto' on one of its nodes, or leave --address out to run on this machine"
-)
-
-# Read by Ray when it is imported or started. Without the first, Ray's control store listens on every network interface.
-_LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-_QUIET_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
-
-_CONNECT_SECONDS = 10.0
-_UNITS_A_GPU = 10_000
 _JOIN_RETRIES = 3
 """Preparing a worker waits while Ray restarts it; one that dies in its set-up more often than this is given up."""
 
+_LOOK_SECONDS = 3.0
+"""How often the executor looks whether nodes have joined. A look takes half a millisecond."""
 
-def check_address(address: str) -> None:
-    """Find out at once whether anybody listens at HOST:PORT: Ray itself asks for minutes before it gives up.
-
-    Raises
-    ------
-    InputError
-        If it is no address, or nothing listens there. ``"auto"`` is left to Ray.
-    """
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise InputError(f"'{address}' is no address of a Ray cluster; {_ADDRESS_ADVICE}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}") from None
+_ORPHANED_SECONDS = 0.25
+"""How often a worker looks whether its node is still there."""
 
 
 class _UnpreparedError(Exception):
@@ -70,13 +45,15 @@ class _Worker:
 
     def __init__(self) -> None:
         self._task: Task | None = None
+        # Ray's own look, every second or two, would let a lost block wait: the driver learns of a dead node by its workers' end.
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
-    def prepare(self, prepare: Prepare, shared: Any) -> str | None:
+    def prepare(self, prepare: Prepare, shared: Any) -> tuple[tuple[str, str], str | None]:
         try:
             self._task = prepare(shared)
         except (Exception, SystemExit) as error:  # a user's code may try to leave
-            return told(error)
-        return None
+            return this_node(), told(error)
+        return this_node(), None
 
     def run(self, block: int) -> tuple[Any, str | None]:
         if self._task is None:
@@ -85,6 +62,21 @@ class _Worker:
             return self._task(block), None
         except (Exception, SystemExit) as error:
             return None, told(error)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_ORPHANED_SECONDS)
+    os._exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seat:
+    """A worker that has joined, and the node that it was on then."""
+
+    worker: Any
+    node_id: str
+    node: str
 
 
 class RayExecutor:
@@ -99,14 +91,21 @@ class RayExecutor:
     address
         A cluster's address (``"auto"``, ``"ray://..."`` excepted), or None to start one on this machine, on loopback.
     num_workers
-        How many actors; by default as many as the cores (and GPUs) allow.
-    cpus_per_block, gpus_per_block
-        What one actor takes. GPUs may be fractional.
+        How many actors; those for which there is no room wait for nodes. By default as many as the cluster has room for, also
+        when it grows.
+    resources
+        What one actor takes.
+    runtime_env
+        Ray's runtime environment of the workers.
+    on_setup_failure
+        Told the node and the error of a worker that could not be set up, while others go on.
 
     Raises
     ------
+    InputError
+        If nothing listens at the address, or this process uses Ray already.
     FeldmanError
-        If no cluster answers at the address, or it cannot hold a single worker.
+        If no cluster answers at the address, or it cannot hold a single worker and ``num_workers`` does not say to wait.
     """
 
     def __init__(
@@ -116,27 +115,38 @@ class RayExecutor:
         *,
         address: str | None = None,
         num_workers: int | None = None,
-        cpus_per_block: int = 1,
-        gpus_per_block: float = 0.0,
+        resources: BlockResources | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        on_setup_failure: Callable[[str, str], None] = lambda node, problem: None,
     ) -> None:
-        self._ray = _start_ray(address, num_workers, cpus_per_block, gpus_per_block)
+        self._asked, self._resources, self._on_setup_failure = (
+            num_workers,
+            resources or BlockResources(),
+            on_setup_failure,
+        )
+        self._ray = start_ray(address, num_workers, self._resources, runtime_env)
+        self._idle: dict[Any, _Seat] = {}  # by worker, in the order in which they became idle
+        self._joining: dict[Any, Any] = {}
+        self._running: dict[Any, tuple[int, _Seat]] = {}
+        self._failed_on: dict[int, set[str]] = {}
+        self._failed_setups: Counter[str | None] = Counter()  # by node; of those that died in it the node is not known
+        self._has_had_workers = False
         try:
-            fitting = _fitting_workers(self._ray, cpus_per_block, gpus_per_block)
-            self.num_workers = num_workers or fitting  # more than fit now may fit later: clusters grow
-            actor = self._ray.remote(
-                num_cpus=cpus_per_block, num_gpus=gpus_per_block, max_restarts=-1, max_task_retries=0
-            )(_Worker)
-            workers = [actor.remote() for _ in range(self.num_workers)]
+            fitting = self._num_fitting()
+            self.shortage = "" if fitting else self._shortage()
+            if not fitting and not (num_workers and address):
+                raise FeldmanError(self.shortage)
             self._prepare_arguments = (prepare, self._ray.put(shared))
+            self._hire(num_workers or fitting)
         except BaseException:
             self._ray.shutdown()
             raise
-        self._idle: deque[Any] = deque()
-        self._joining: dict[Any, Any] = {}
-        self._running: dict[Any, tuple[int, Any]] = {}
-        self._has_had_workers = False
-        for worker in workers:
-            self._ask_to_join(worker)
+        self._looked = time.monotonic()
+
+    @property
+    def num_workers(self) -> int:
+        """The number of actors, with those that wait for a node."""
+        return len(self._idle) + len(self._joining) + len(self._running)
 
     @property
     def num_free(self) -> int:
@@ -144,9 +154,30 @@ class RayExecutor:
         return len(self._idle)
 
     def submit(self, block: int) -> None:
-        """Give a block to an idle worker."""
-        worker = self._idle.popleft()
-        self._running[worker.run.remote(block)] = (block, worker)
+        """Give a block to an idle worker; after a failure to one on another node, if there is one."""
+        failed_on = self._failed_on.get(block, ())
+        seats = self._idle.values()
+        self._hand(block, next((seat for seat in seats if seat.node_id not in failed_on), None) or next(iter(seats)))
+
+    def submit_copy(self, block: int) -> bool:
+        """Give a block that is in flight to a second worker, on another node: what holds it up may be the node's.
+
+        Returns
+        -------
+        bool
+            False if no such worker is free. Where all workers are on one node, any will do.
+        """
+        occupied = {seat.node_id for other, seat in self._running.values() if other == block}
+        all_nodes = {seat.node_id for seat in [*self._idle.values(), *(seat for _, seat in self._running.values())]}
+        avoided = occupied if all_nodes > occupied else set[str]()
+        seat = next((seat for seat in self._idle.values() if seat.node_id not in avoided), None)
+        if seat is not None:
+            self._hand(block, seat)
+        return seat is not None
+
+    def _hand(self, block: int, seat: _Seat) -> None:
+        del self._idle[seat.worker]
+        self._running[seat.worker.run.remote(block)] = (block, seat)
 
     def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
         """Collect what ended within the time.
@@ -156,6 +187,9 @@ class RayExecutor:
         FeldmanError
             If no worker is left.
         """
+        if self._asked is None and time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._hire(self._num_fitting() - self.num_workers)
+            self._looked = time.monotonic()
         references = [*self._running, *self._joining]
         ready, _ = self._ray.wait(references, num_returns=1, timeout=timeout_seconds)
         if ready:  # whatever else is there already comes along
@@ -168,14 +202,36 @@ class RayExecutor:
     def change_task(self, prepare: Prepare) -> None:
         """Have every worker make another task from what they share."""
         self._prepare_arguments = (prepare, self._prepare_arguments[1])
-        workers = [
-            *self._idle,
-            *self._joining.values(),
-        ]  # a worker does what it is asked in order: the later task stays
+        # A worker does what it is asked in order: the later task stays.
+        workers = [*self._idle, *self._joining.values()]
         self._idle.clear()
         self._joining.clear()
         for worker in workers:
             self._ask_to_join(worker)
+
+    def _num_fitting(self) -> int:
+        """Return how many workers the cluster has room for, less the places where one could not be set up."""
+        nodes = alive_nodes(self._ray)
+        places = (max(0, node.num_fitting(self._resources) - self._failed_setups[node.id]) for node in nodes)
+        return max(0, sum(places) - self._failed_setups[None])
+
+    def _shortage(self) -> str:
+        return (
+            f"a block takes {self._resources.in_words()}, but no node has so much: the cluster has "
+            f"{self._resources.found_in_words(alive_nodes(self._ray))} together; with execution.num_workers a run on a cluster "
+            "waits for nodes"
+        )
+
+    def _hire(self, number: int) -> None:
+        if number <= 0:
+            return
+        options = self._resources.options() | {"max_restarts": -1, "max_task_retries": 0}
+        avoided = [node_id for node_id in self._failed_setups if node_id is not None]
+        if avoided:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoided)})"}
+        actor = self._ray.remote(**options)(_Worker)
+        for _ in range(number):
+            self._ask_to_join(actor.remote())
 
     def _ask_to_join(self, worker: Any) -> None:
         prepared = worker.prepare.options(max_task_retries=_JOIN_RETRIES).remote(*self._prepare_arguments)
@@ -184,37 +240,43 @@ class RayExecutor:
     def _join(self, reference: Any) -> None:
         worker = self._joining.pop(reference)
         try:
-            problem = self._ray.get(reference)
+            (node_id, node), problem = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            problem = _first_line(error)
+            node_id, node, problem = None, "a node that is gone", _first_line(error)
         if problem is None:
-            self._idle.append(worker)
+            self._idle[worker] = _Seat(worker=worker, node_id=node_id, node=node)
             self._has_had_workers = True
             return
         # Its set-up raised, or it died in it again and again. The others go on; without any, there is nothing to wait for.
+        self._failed_setups[node_id] += 1
         self._ray.kill(worker)
-        if not (self._idle or self._joining or self._running):
+        if not self.num_workers:
             what = "all workers were lost" if self._has_had_workers else "no worker could be set up"
             raise FeldmanError(f"{what}: {problem}")
+        self._on_setup_failure(node, problem)
 
     def _collect(self, reference: Any) -> BlockOutcome:
-        block, worker = self._running.pop(reference)
+        block, seat = self._running.pop(reference)
         try:
             result, error = self._ray.get(reference)
         except self._ray.exceptions.RayError as lost:
             # The worker was lost, and Ray restarts it. It gets a block again once it has joined, so that the way
             # back is not paid for with the attempts of the blocks that are left.
-            self._ask_to_join(worker)
-            return BlockOutcome(block=block, error=_first_line(lost))
-        self._idle.append(worker)
-        return BlockOutcome(block=block, result=result, error=error)
+            self._ask_to_join(seat.worker)
+            self._failed_on.setdefault(block, set()).add(seat.node_id)
+            return BlockOutcome(block=block, error=_first_line(lost), node=seat.node, lost=True)
+        self._idle[seat.worker] = seat
+        if error is None:
+            self._failed_on.pop(block, None)
+        else:
+            self._failed_on.setdefault(block, set()).add(seat.node_id)
+        return BlockOutcome(block=block, result=result, error=error, node=seat.node)
 
     def __enter__(self) -> RayExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        lost_or_running = (worker for _, worker in self._running.values())
-        for worker in [*self._idle, *self._joining.values(), *lost_or_running]:
+        for worker in [*self._idle, *self._joining.values(), *(seat.worker for _, seat in self._running.values())]:
             self._ray.kill(worker)
         self._ray.shutdown()
 
@@ -224,55 +286,3 @@ def _first_line(error: Any) -> str:
     cause = getattr(error, "cause", None) or error
     line = next((line for line in str(cause).splitlines() if line.strip()), "")
     return f"{type(cause).__name__}: {line}"
-
-
-def _start_ray(address: str | None, num_workers: int | None, cpus_per_block: int, gpus_per_block: float) -> Any:
-    environment = _QUIET_ENVIRONMENT if address else {**_QUIET_ENVIRONMENT, **_LOCAL_ENVIRONMENT}
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    # Its warnings tell how Ray was set up, which is decided here; what goes wrong arrives as an exception.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-
-    if ray.is_initialized():
-        raise InputError("Ray is already in use in this process; call ray.shutdown() first, or run in another process")
-    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
-    if address:
-        check_address(address)
-        try:
-            ray.init(address=address, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise FeldmanError(
-                f"no Ray cluster answers at '{address}' ({error}); {_ADDRESS_ADVICE}. One that asks for a token answers only "
-                "with RAY_AUTH_MODE=token and the token in ~/.ray/auth_token or the file that RAY_AUTH_TOKEN_PATH names"
-            ) from None
-        return ray
-    cores = num_workers * cpus_per_block if num_workers else max(usable_cores(), cpus_per_block)
-    make_private_token()  # Ray asks for it by default, and would write it for all to read
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            num_gpus=None if gpus_per_block else 0,
-            include_dashboard=False,
-            **quiet,
-        )
-    except Exception as error:
-        raise FeldmanError(f"Ray did not start on this machine: {error}") from error
-    return ray
-
-
-def _fitting_workers(ray: Any, cpus_per_block: int, gpus_per_block: float) -> int:
-    resources = ray.cluster_resources()
-    fitting = resources.get("CPU", 0) // cpus_per_block
-    if gpus_per_block:
-        # In Ray's own units, whole numbers: 1 // 0.1 is 9.
-        units, units_a_block = (round(gpus * _UNITS_A_GPU) for gpus in (resources.get("GPU", 0), gpus_per_block))
-        fitting = min(fitting, units // units_a_block)
-    if fitting < 1:
-        raise FeldmanError(
-            f"a block takes {cpus_per_block} CPUs and {gpus_per_block:g} GPUs (execution.cpus_per_block, gpus_per_block), but "
-            f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-        )
-    return int(fitting)

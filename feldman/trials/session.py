@@ -8,23 +8,21 @@ from functools import partial
 from pathlib import Path
 
 from feldman.data.dataset import Dataset
-from feldman.data.mapped import for_workers
-from feldman.errors import InputError
 from feldman.experiment import Experiment
 from feldman.trials.authentication import UNPROTECTED, uses_tokens
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
-from feldman.trials.events import EventLog
-from feldman.trials.executor import InProcessExecutor, Prepare, ReusableExecutor
+from feldman.trials.events import Detail, EventLog
+from feldman.trials.executor import BlockOutcome, Prepare
 from feldman.trials.integrity import find_damage
-from feldman.trials.loop import LoopReport, run_blocks
+from feldman.trials.launch import Launch, made_executor
+from feldman.trials.loop import LoopOptions, LoopReport, run_blocks
 from feldman.trials.ranges import continued
-from feldman.trials.ray_executor import RayExecutor, check_address
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 
-__all__ = ["Progress", "ProgressCallback", "check_execution", "pending_blocks", "prepared_store", "train_pending"]
+__all__ = ["Progress", "ProgressCallback", "pending_blocks", "prepared_store", "train_pending"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +52,6 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-
-
-def check_execution(experiment: Experiment, address: str | None) -> None:
-    """Refuse an address that would not be looked at, or where nothing answers.
-
-    Raises
-    ------
-    InputError
-        If trials are to be trained in this process and on a cluster, or nothing listens at the cluster's address.
-    """
-    if not address:
-        return
-    if experiment.execution.executor == "in-process":
-        raise InputError("execution.executor = 'in-process' trains in this process; leave --address out")
-    check_address(address)
 
 
 def pending_blocks(store: TrialStore) -> list[int]:
@@ -125,7 +108,7 @@ def train_pending(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    address: str | None,
+    launch: Launch,
     events: EventLog,
     tell: ProgressCallback,
 ) -> LoopReport:
@@ -137,8 +120,8 @@ def train_pending(
         The store, held for writing.
     experiment, dataset
         What is trained, and how it is executed.
-    address
-        A Ray cluster, or None for this machine.
+    launch
+        Where and how.
     events, tell
         Where to write and tell what happens.
     """
@@ -149,9 +132,17 @@ def train_pending(
     experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
     decided = decided_experiment(store, experiment)
     session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
-    tell(Progress(stage="starting", note=_starting_note(experiment, address)))
+    tell(Progress(stage="starting", note=_starting_note(experiment, launch.address)))
+    prepare = _prepare(decided or experiment, decided is None)
     with (
-        _executor(experiment, _prepare(decided or experiment, decided is None), dataset, address) as executor,
+        made_executor(
+            experiment,
+            prepare,
+            dataset,
+            launch,
+            on_setup_failure=session.worker_failed,
+            on_shortage=session.tell_waiting,
+        ) as executor,
         stop_on_signals(partial(_tell_stopping, tell)) as should_stop,
     ):
         events.write(
@@ -162,7 +153,7 @@ def train_pending(
                 "pending_blocks": len(pending),
             },
         )
-        if address and not uses_tokens():
+        if launch.address and not uses_tokens():
             tell(Progress(stage="starting", note=UNPROTECTED))
         if decided is None:
             tell(Progress(stage="starting", note="measuring how this learner trains fastest here"))
@@ -176,7 +167,10 @@ def train_pending(
             max_attempts=experiment.execution.max_attempts,
             should_stop=should_stop,
             on_failure=session.failed,
+            options=LoopOptions(submit_copy=executor.submit_copy) if launch.speculate else LoopOptions(),
         )
+    if report.speculated:
+        events.write("speculated", {"blocks": list(report.speculated)})
     session.tell_unconverged()
     return report
 
@@ -206,9 +200,22 @@ class _TrainingSession:
         )
         self.tell_training()
 
-    def failed(self, block: int, attempt: int, error: str) -> None:
-        self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
-        self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
+    def failed(self, outcome: BlockOutcome, attempt: int) -> None:
+        told: dict[str, Detail] = {"block": outcome.block, "attempt": attempt, "error": outcome.error}
+        self._events.write("block_failed", told if outcome.node is None else {**told, "node": outcome.node})
+        self.tell_training(
+            f"block {outcome.block} failed (attempt {attempt} of {self._max_attempts}"
+            f"{f', on {outcome.node}' if outcome.node else ''}): {outcome.error}"
+        )
+
+    def worker_failed(self, node: str, problem: str) -> None:
+        """Say that a node does not help: the others go on, and nobody would notice."""
+        self._events.write("worker_failed", {"node": node, "error": problem})
+        self.tell_training(f"a worker could not be set up on {node}, and others go on: {problem}")
+
+    def tell_waiting(self, shortage: str) -> None:
+        self._events.write("waiting_for_nodes", {"shortage": shortage})
+        self._tell(Progress(stage="starting", note=f"waiting for nodes: {shortage}"))
 
     def tell_unconverged(self) -> None:
         """Say once, with their number, what a library would have printed for every trial."""
@@ -247,20 +254,6 @@ def _prepare(experiment: Experiment, calibrating: bool) -> Prepare:
     # Workers import a user's own learner from where the driver was started.
     import_paths = (str(Path.cwd()),)
     return partial(prepare_calibration_task if calibrating else prepare_block_task, experiment, import_paths)
-
-
-def _executor(experiment: Experiment, prepare: Prepare, dataset: Dataset, address: str | None) -> ReusableExecutor:
-    execution = experiment.execution
-    if execution.executor == "in-process":
-        return InProcessExecutor(prepare, dataset)
-    return RayExecutor(
-        prepare,
-        for_workers(dataset, same_machine=address is None),
-        address=address,
-        num_workers=execution.num_workers,
-        cpus_per_block=execution.cpus_per_block,
-        gpus_per_block=execution.gpus_per_block,
-    )
 
 
 def _starting_note(experiment: Experiment, address: str | None) -> str:

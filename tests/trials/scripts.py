@@ -19,7 +19,14 @@ from feldman.trials.executor import Task
 from feldman.trials.plan import trial_seeds
 from tests.learners import Bits, nearest_centroid
 
-__all__ = ["Script", "fails_in_one_block", "logged_centroid", "prepare_scripted", "prepare_squares"]
+__all__ = [
+    "Script",
+    "fails_in_one_block",
+    "logged_centroid",
+    "paced_centroid",
+    "prepare_scripted",
+    "prepare_squares",
+]
 
 
 class Script:
@@ -108,6 +115,15 @@ def logged_centroid(
     with Path(str(parameters["log"])).open("a") as file:
         file.write(f"{os.getpid()} {len(masks)}\n")
     return nearest_centroid(dataset, masks, seeds, {"sleep_seconds": parameters["sleep_seconds"]})
+
+
+def paced_centroid(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Add the time, the process and the first trial's seed to the file ``log``, and sleep as long as the file ``pace`` says."""
+    with Path(str(parameters["log"])).open("a") as file:
+        file.write(f"{time.time()} {os.getpid()} {seeds[0]}\n")
+    return nearest_centroid(dataset, masks, seeds, {"sleep_seconds": float(Path(str(parameters["pace"])).read_text())})
 
 
 def fails_in_one_block(

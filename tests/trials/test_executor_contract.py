@@ -121,7 +121,9 @@ def test_every_submitted_block_yields_exactly_one_outcome(stage: Stage) -> None:
 def test_an_error_comes_back_as_an_outcome_that_names_the_exception(stage: Stage) -> None:
     stage.script.start({5: ["fail"]})
     stage.fill([5])
-    assert stage.outcomes(1) == [BlockOutcome(block=5, error="ScriptedError: block 5 fails as scripted")]
+    (outcome,) = stage.outcomes(1)
+    assert (outcome.block, outcome.error) == (5, "ScriptedError: block 5 fails as scripted")
+    assert not outcome.lost
 
 
 def test_an_error_that_cannot_be_sent_is_named_all_the_same(stage: Stage) -> None:
@@ -156,7 +158,11 @@ def test_waiting_for_nothing_returns_nothing(stage: Stage) -> None:
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_block_that_fails_is_handed_out_until_it_succeeds(stage: Stage, failures: int) -> None:
     told: list[tuple[int, int, str]] = []
-    report, results = stage.run(range(5), {2: ["fail"] * failures}, on_failure=lambda *failure: told.append(failure))
+    report, results = stage.run(
+        range(5),
+        {2: ["fail"] * failures},
+        on_failure=lambda outcome, attempt: told.append((outcome.block, attempt, str(outcome.error))),
+    )
     assert sorted(results) == list(range(5))
     assert report.set_aside == {}
     assert not report.stopped
@@ -188,7 +194,7 @@ def test_after_a_stop_nothing_more_is_handed_out_and_what_is_in_flight_is_commit
     def should_stop() -> bool:
         return stopping
 
-    def stop(block: int, attempt: int, error: str) -> None:
+    def stop(outcome: BlockOutcome, attempt: int) -> None:
         nonlocal stopping, num_begun
         stopping, num_begun = True, sum(stage.script.num_calls(other) for other in range(30))
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from feldman.errors import StorageError
 from feldman.trials.executor import BlockOutcome, Executor
-from feldman.trials.loop import run_blocks
+from feldman.trials.flights import Flights
+from feldman.trials.loop import LoopOptions, run_blocks
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 from tests.conftest import small_dataset, small_experiment
@@ -36,6 +37,16 @@ class FakeExecutor:
 
     def submit(self, block: int) -> None:
         assert block not in self.in_flight, f"block {block} is in flight twice"
+        self._begin(block)
+
+    def submit_copy(self, block: int) -> bool:
+        if self.chance.random() < 0.3:  # there is no place for it now
+            return False
+        assert self.in_flight.count(block) == 1, f"block {block} has {self.in_flight.count(block)} copies"
+        self._begin(block)
+        return True
+
+    def _begin(self, block: int) -> None:
         assert self.num_free > 0
         self.in_flight.append(block)
         self.submitted[block] += 1
@@ -44,8 +55,8 @@ class FakeExecutor:
     def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
         assert timeout_seconds >= 0
         self.idle_polls += not self.in_flight
-        ended = self.chance.sample(self.in_flight, self.chance.randint(0, len(self.in_flight))) if self.answers else []
-        self.in_flight = [block for block in self.in_flight if block not in ended]
+        number = self.chance.randint(0, len(self.in_flight)) if self.answers else 0
+        ended = [self.in_flight.pop(self.chance.randrange(len(self.in_flight))) for _ in range(number)]
         return [self._outcome(block) for block in ended]
 
     def _outcome(self, block: int) -> BlockOutcome:
@@ -82,7 +93,7 @@ def test_every_block_is_committed_exactly_once_or_set_aside(
         executor,
         lambda block, result: committed.append((block, result)),
         max_attempts=max_attempts,
-        on_failure=lambda *failure: told.append(failure),
+        on_failure=lambda outcome, attempt: told.append((outcome.block, attempt, str(outcome.error))),
     )
     assert [block for block, _ in committed] == report.committed
     assert all(result == f"result of {block}" for block, result in committed)
@@ -123,7 +134,12 @@ def test_after_a_stop_nothing_is_handed_out_and_what_is_in_flight_is_settled(
         return polls >= stop_at
 
     report = run_blocks(
-        range(100), executor, lambda block, result: None, max_attempts=3, should_stop=should_stop, grace_polls=10_000
+        range(100),
+        executor,
+        lambda block, result: None,
+        max_attempts=3,
+        should_stop=should_stop,
+        options=LoopOptions(grace_polls=10_000),
     )
     assert report.stopped
     if polls == stop_at:
@@ -138,11 +154,153 @@ def test_after_a_stop_a_block_that_does_not_end_is_waited_for_only_so_long() -> 
     executor.answers = False
     stops = iter([False, False, True])
     report = run_blocks(
-        range(5), executor, lambda block, result: None, max_attempts=3, should_stop=lambda: next(stops), grace_polls=7
+        range(5),
+        executor,
+        lambda block, result: None,
+        max_attempts=3,
+        should_stop=lambda: next(stops),
+        options=LoopOptions(grace_polls=7),
     )
     assert report.stopped
     assert report.committed == []
     assert executor.in_flight == [0, 1]
+
+
+class Copying(FakeExecutor):
+    """Fails or forgets attempts by chance, whichever copy they are."""
+
+    def __init__(self, chance: random.Random, num_workers: int, failing: float) -> None:
+        super().__init__(chance, num_workers, {})
+        self.failing = failing
+        self.results: Counter[int] = Counter()
+        self.copies: Counter[int] = Counter()
+
+    def submit_copy(self, block: int) -> bool:
+        done = super().submit_copy(block)
+        self.copies[block] += done
+        return done
+
+    def _outcome(self, block: int) -> BlockOutcome:
+        if self.chance.random() < self.failing:
+            return BlockOutcome(block=block, error="by chance", lost=self.chance.random() < 0.5)
+        self.results[block] += 1
+        return BlockOutcome(block=block, result=f"result of {block}")
+
+
+@given(chances, block_lists, st.integers(1, 6), st.sampled_from([0.0, 0.3, 0.7]), st.integers(1, 4))
+def test_with_speculation_every_block_is_committed_exactly_once_or_set_aside(
+    chance: random.Random, blocks: list[int], num_workers: int, failing: float, max_attempts: int
+) -> None:
+    executor = Copying(chance, num_workers, failing)
+    committed: list[int] = []
+    attempts: Counter[int] = Counter()
+
+    def failed(outcome: BlockOutcome, attempt: int) -> None:
+        attempts[outcome.block] += 1
+        assert attempts[outcome.block] == attempt
+        assert outcome.block not in executor.in_flight or executor.results[outcome.block] == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feldman.trials.flights._STRAGGLES", 0.0)  # whatever is in flight takes long
+        report = run_blocks(
+            blocks,
+            executor,
+            lambda block, result: committed.append(block),
+            max_attempts=max_attempts,
+            on_failure=failed,
+            options=LoopOptions(submit_copy=executor.submit_copy),
+        )
+    assert committed == report.committed
+    assert len(set(committed)) == len(committed)
+    assert not set(committed) & set(report.set_aside)
+    if not report.stopped:
+        assert set(committed) | set(report.set_aside) == set(blocks)
+    assert all(executor.results[block] >= 1 for block in committed)
+    assert set(report.set_aside) == {block for block, number in attempts.items() if number == max_attempts}
+    assert Counter(report.speculated) == executor.copies
+    assert executor.most_in_flight <= num_workers
+    for block, number in executor.submitted.items():
+        assert number - executor.copies[block] <= max_attempts, "handed out once an attempt"
+        assert executor.copies[block] <= number - executor.copies[block], "and at most once more"
+
+
+@given(chances, block_lists, st.integers(1, 6))
+def test_without_speculation_nothing_is_handed_out_twice(
+    chance: random.Random, blocks: list[int], num_workers: int
+) -> None:
+    executor = Copying(chance, num_workers, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feldman.trials.flights._STRAGGLES", 0.0)
+        report = run_blocks(blocks, executor, lambda block, result: None, max_attempts=1)
+    assert report.speculated == []
+    assert executor.submitted == Counter(blocks)
+
+
+class Stuck(FakeExecutor):
+    """Forgets the first attempt at some blocks until everything else is done."""
+
+    def __init__(self, num_workers: int, stuck: set[int]) -> None:
+        super().__init__(random.Random(0), num_workers, {})
+        self.stuck = stuck
+
+    def wait(self, timeout_seconds: float) -> Sequence[BlockOutcome]:
+        ended = [block for block in self.in_flight if block not in self.stuck or self.in_flight.count(block) > 1]
+        for block in ended:
+            self.in_flight.remove(block)  # one copy of each
+        return [self._outcome(block) for block in dict.fromkeys(ended)]
+
+
+def test_a_run_ends_without_the_copies_that_never_come_back() -> None:
+    executor = Stuck(4, {3, 7})
+    report = run_blocks(
+        range(20),
+        executor,
+        lambda block, result: None,
+        max_attempts=1,
+        options=LoopOptions(submit_copy=executor.submit_copy),
+    )
+    assert sorted(report.committed) == list(range(20))
+    assert sorted(report.speculated) == [3, 7]
+
+
+def test_a_block_counts_as_slow_beside_the_median_of_those_that_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("feldman.trials.flights.time.monotonic", lambda: now)
+    flights = Flights()
+    for block in range(6):
+        flights.begin(block)
+    assert flights.stragglers() == [], "nothing is known yet"
+    for block, when in ((0, 10.0), (1, 20.0), (2, 90.0)):
+        now = when
+        assert flights.end(BlockOutcome(block=block, result="its bits"))
+    now = 29.9
+    assert flights.stragglers() == []
+    now = 30.0
+    assert flights.stragglers() == [3, 4, 5]
+    flights.add_copy(3)
+    assert flights.stragglers() == [4, 5]
+    assert not flights.end(BlockOutcome(block=3, error="one of two")), "the other copy is left"
+    assert flights.stragglers() == [4, 5], "and there is no third one"
+    assert flights.end(BlockOutcome(block=3, error="the other"))
+    flights.begin(3)
+    now = 70.0
+    assert flights.stragglers() == [4, 5, 3], "a new attempt may have a copy again"
+
+
+def test_blocks_that_were_lost_with_their_node_are_handed_out_first() -> None:
+    order: list[int] = []
+
+    class Losing(FakeExecutor):
+        def submit(self, block: int) -> None:
+            order.append(block)
+            super().submit(block)
+
+        def _outcome(self, block: int) -> BlockOutcome:
+            outcome = super()._outcome(block)
+            return BlockOutcome(block=block, error="gone", node="a", lost=True) if outcome.error else outcome
+
+    run_blocks(range(6), Losing(random.Random(0), 1, {1: 2}), lambda block, result: None, max_attempts=3)
+    assert order == [0, 1, 1, 1, 2, 3, 4, 5]
 
 
 def test_no_blocks_means_no_work() -> None:

@@ -36,7 +36,7 @@ def _run(executor: Any, script: Script, actions: dict[int, list[str]]) -> tuple[
         executor,
         lambda block, result: results.__setitem__(block, result["bits"].tobytes()),
         max_attempts=3,
-        on_failure=lambda block, attempt, error: errors.append(error),
+        on_failure=lambda outcome, attempt: errors.append(str(outcome.error)),
     )
     assert report.set_aside == {}
     assert sorted(report.committed) == list(range(6))

@@ -3,13 +3,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 import signal
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset
 from feldman.data.digits import load_digits
@@ -20,9 +25,11 @@ from feldman.job import run
 from feldman.trials.authentication import UNPROTECTED
 from feldman.trials.executor import Task
 from feldman.trials.loop import run_blocks
-from feldman.trials.ray_executor import RayExecutor, _fitting_workers
+from feldman.trials.ray_cluster import BlockResources, Node
+from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.task import prepare_block_task
 from tests.conftest import cli_environment
+from tests.learners import nearest_centroid
 from tests.runs import FeldmanProcess, event_names, wait_until, write_experiment
 from tests.trials.scripts import Script, prepare_scripted
 
@@ -53,21 +60,26 @@ def test_a_set_up_that_fails_is_one_clear_error(prepare: Any, message: str, ray_
         run_blocks(range(3), executor, lambda block, result: None, max_attempts=3)
 
 
-@pytest.mark.parametrize("num_workers", [None, 3])
-@pytest.mark.parametrize(("cpus", "gpus"), [(64, 0.0), (1, 1.0)])
-def test_a_block_that_takes_more_than_the_cluster_has_is_told_and_not_waited_for(
-    ray_address: str, num_workers: int | None, cpus: int, gpus: float
+LARGE = [
+    (
+        BlockResources(cpus=64),
+        "64 CPUs and 0 GPUs .*, but no node has so much: the cluster has 2 CPUs and 0 GPUs together",
+    ),
+    (BlockResources(gpus=1.0), "1 CPUs and 1 GPUs .* the cluster has 2 CPUs and 0 GPUs together"),
+    (BlockResources(memory_bytes=2**50), r"1\.05e\+06 GiB \(memory_per_block\), .* 0 GPUs, [0-9.]+ GiB together"),
+    (BlockResources(custom={"spot": 2.0}), r"2 spot \(resources\), .* 0 GPUs, 0 spot together"),
+]
+
+
+@pytest.mark.parametrize(("resources", "message"), LARGE)
+def test_a_block_that_takes_more_than_any_node_has_is_told_at_once(
+    ray_address: str, resources: BlockResources, message: str
 ) -> None:
-    message = rf"a block takes {cpus} CPUs and {gpus:g} GPUs .* the cluster has 2 CPUs and 0 GPUs"
-    with pytest.raises(FeldmanError, match=message):
-        RayExecutor(
-            prepare_scripted,
-            "",
-            address=ray_address,
-            num_workers=num_workers,
-            cpus_per_block=cpus,
-            gpus_per_block=gpus,
-        )
+    with pytest.raises(FeldmanError, match=f"^a block takes .*{message}"):
+        RayExecutor(prepare_scripted, "", address=ray_address, resources=resources)
+    with RayExecutor(prepare_scripted, "", address=ray_address, resources=resources, num_workers=3) as executor:
+        assert re.search(message, executor.shortage), "a number of workers says to wait, and that is told"
+        assert (executor.num_workers, executor.num_free) == (3, 0)
 
 
 def prepare_on_gpu(experiment: Experiment, folder: str, shared: Dataset) -> Task:
@@ -105,7 +117,7 @@ def test_four_workers_share_a_gpu_of_which_a_block_takes_a_quarter(tmp_path: Pat
             partial(prepare_on_gpu, experiment, str(tmp_path)),
             load_digits(),
             address=cluster.address,
-            gpus_per_block=experiment.execution.gpus_per_block,
+            resources=BlockResources(gpus=experiment.execution.gpus_per_block),
         ) as executor:
             assert executor.num_workers == 4
             wait_until(lambda: executor.wait(0.1) or executor.num_free == 4, "four workers have joined")
@@ -127,11 +139,8 @@ def test_four_workers_share_a_gpu_of_which_a_block_takes_a_quarter(tmp_path: Pat
 def test_as_many_workers_fit_on_a_gpu_as_their_shares_add_up_to(share: float, num_workers: int) -> None:
     """1 // 0.1 is 9 in floating point."""
 
-    class OneGpu:
-        def cluster_resources(self) -> dict[str, float]:
-            return {"CPU": 64.0, "GPU": 1.0}
-
-    assert _fitting_workers(OneGpu(), 1, share) == num_workers
+    node = Node(id="0", name="alone", total={"CPU": 64.0, "GPU": 1.0})
+    assert node.num_fitting(BlockResources(gpus=share)) == num_workers
 
 
 def test_an_executor_can_be_closed_with_blocks_in_flight_and_another_one_be_made(
@@ -174,13 +183,13 @@ def _digests(dataset: Dataset) -> dict[str, str]:
     return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def prepare_probe(experiment: Experiment, shared: Dataset) -> Task:
-    """Make a task that trains for real and tells what the worker sees of the data before and after."""
-    train = prepare_block_task(experiment, (), shared)
+def prepare_probe(experiments: Sequence[Experiment], shared: Dataset) -> Task:
+    """Make a task that trains for real, a learner a block, and tells what the worker sees of the data before and after."""
+    tasks = [prepare_block_task(experiment, (), shared) for experiment in experiments]
 
     def probe(block: int) -> dict[str, Any]:
         before = _digests(shared)
-        train(block)
+        tasks[block](block)
         x = shared.x_train
         return {
             "before": before,
@@ -194,6 +203,17 @@ def prepare_probe(experiment: Experiment, shared: Dataset) -> Task:
     return probe
 
 
+def meddling_through_torch(
+    dataset: Dataset, masks: Any, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Write into what all workers share: NumPy would refuse, torch does not look."""
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):
+        torch.from_numpy(dataset.x_train)[0] = 7
+    return nearest_centroid(dataset, masks, seeds, {})
+
+
 def _mapped_file(address: int) -> str:
     """The file that backs an address of this process, by /proc; empty for memory of its own."""
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -204,20 +224,42 @@ def _mapped_file(address: int) -> str:
     return ""
 
 
-def test_workers_share_the_data_without_a_copy_and_training_does_not_change_it(ray_address: str) -> None:
-    dataset = load_digits()
-    experiment = Experiment.model_validate(
-        {"dataset": {"name": "digits"}, "training": {"epochs": 1}, "subsets": {"num_trials": 8, "block_size": 2}}
-    )
+LEARNERS: list[dict[str, Any]] = [
+    {"learner": {"name": "mlp", "vectorize": True}},
+    {"learner": {"name": "mlp", "vectorize": False}},
+    {
+        "learner": {"name": "cnn", "channels": [2]},
+        "training": {"epochs": 1, "augment": ["crop", "flip", "cutout"], "crop_padding": 1, "cutout_size": 2},
+    },
+    {"learner": {"name": "sklearn:neighbors.KNeighborsClassifier"}},
+]
+
+
+def _probed(ray_address: str, dataset: Dataset, learners: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    base = {"dataset": {"name": "digits"}, "training": {"epochs": 1}, "subsets": {"num_trials": 8, "block_size": 2}}
+    experiments = [Experiment.model_validate(base | learner) for learner in learners]
     seen: dict[int, dict[str, Any]] = {}
-    with RayExecutor(partial(prepare_probe, experiment), dataset, address=ray_address) as executor:
-        report = run_blocks(range(4), executor, seen.__setitem__, max_attempts=1)
-    assert sorted(report.committed) == list(range(4)), report.set_aside
+    with RayExecutor(partial(prepare_probe, experiments), dataset, address=ray_address) as executor:
+        report = run_blocks(range(len(learners)), executor, seen.__setitem__, max_attempts=1)
+    assert report.set_aside == {}
+    return seen
+
+
+def test_workers_share_the_data_without_a_copy_and_no_learner_changes_it(ray_address: str) -> None:
+    dataset = load_digits()
+    seen = _probed(ray_address, dataset, LEARNERS)
+    assert len(seen) == len(LEARNERS)
     for told in seen.values():
         assert told["before"] == told["after"] == _digests(dataset)
         assert told["writeable"] == [False] * 4
         assert told["owndata"] == [False] * 4
         assert "plasma" in told["segment"], "the data is in Ray's shared memory, not in the worker's own"
+
+
+def test_a_worker_that_writes_into_the_shared_data_would_be_noticed(ray_address: str) -> None:
+    seen = _probed(ray_address, load_digits(), [{"learner": {"name": f"{__name__}:meddling_through_torch"}}])
+    changed = {name for name, digest in seen[0]["after"].items() if digest != seen[0]["before"][name]}
+    assert changed == {"x_train"}
 
 
 def test_a_ray_that_feldman_starts_listens_on_loopback_only_and_asks_for_a_token_that_it_keeps_to_itself(
