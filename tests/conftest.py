@@ -36,6 +36,15 @@ def pytest_configure() -> None:
     settings.load_profile("patient")
 
 
+def long(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that takes half a minute: `make chaos` runs it, `make test` does not."""
+    skip = pytest.mark.skipif(
+        "FELDMAN_CHAOS_ROUNDS" not in os.environ, reason="takes half a minute: `make chaos` runs it"
+    )
+    marked: Callable[..., None] = pytest.mark.chaos(skip(test))
+    return marked
+
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -20,7 +20,7 @@ from feldman.jobs_client import connect
 from feldman.trials.events import read_events
 from feldman.trials.rundir import run_paths, writer_lock
 from tests.commands import Commands
-from tests.conftest import cli_environment, small_arrays
+from tests.conftest import cli_environment, long, small_arrays
 from tests.heads import Head, ray_head
 from tests.runs import FeldmanProcess, assert_same_run, event_names, finish, wait_until, write_experiment
 
@@ -162,6 +162,7 @@ def test_submit_follow_leave_stop_and_resume_give_the_bytes_of_an_undisturbed_ru
     assert_same_run(run, reference)
 
 
+@long
 @without_token
 def test_a_cluster_that_asks_for_no_token_is_warned_of_and_serves_all_the_same(
     head: Head, mine: Path, tmp_path: Path, feldman: Commands

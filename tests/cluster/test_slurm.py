@@ -17,7 +17,7 @@ import pytest
 
 from feldman.experiment_files import experiment_to_toml
 from feldman.trials.events import read_events
-from tests.conftest import REPOSITORY, Cli, small_experiment
+from tests.conftest import REPOSITORY, Cli, long, small_experiment
 from tests.runs import kill_tree
 
 FAKES = Path(__file__).parent / "fake_slurm"
@@ -99,9 +99,8 @@ def batch_shell(pid: int) -> psutil.Process:
     return next(one for one in family if one.cmdline()[:1] == ["bash"] and one.cmdline()[1].startswith(str(SCRIPTS)))
 
 
-@pytest.mark.chaos
+@long
 @pytest.mark.ray
-@pytest.mark.skipif("FELDMAN_CHAOS_ROUNDS" not in os.environ, reason="takes half a minute: `make chaos` runs it")
 def test_symmetric_run_trains_on_all_nodes_of_a_job(tmp_path: Path, arrays_file: Path, ray_folder: Path) -> None:
     experiment = experiment_file(tmp_path, arrays_file)
     process = job(tmp_path, ray_folder, "symmetric.sbatch", str(experiment), "run")
@@ -111,6 +110,7 @@ def test_symmetric_run_trains_on_all_nodes_of_a_job(tmp_path: Path, arrays_file:
     assert num_workers(tmp_path / "run") == 2
 
 
+@long
 @pytest.mark.ray
 def test_a_job_that_reaches_its_time_limit_is_queued_again_and_goes_on(
     tmp_path: Path, arrays_file: Path, ray_folder: Path, cli: Cli

@@ -14,7 +14,7 @@ from feldman.trials.integrity import find_damage
 from feldman.trials.store import TrialStore
 from tests.runs import FeldmanProcess, assert_same_run, calls_of, event_names, finish, run_files, write_experiment
 
-ROUNDS = int(os.environ.get("FELDMAN_CHAOS_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("FELDMAN_CHAOS_ROUNDS", "6"))
 """How many processes are killed in the test without Ray; a third as many in the one with it, but at least 3."""
 
 FIRST_TRIALS, ALL_TRIALS, BLOCK_SIZE = 44, 76, 8  # six blocks with a short last one, then ten
@@ -200,4 +200,4 @@ def test_killed_at_any_moment_with_its_ray_a_run_ends_as_if_never_interrupted(
     chaos = _chaos(tmp_path, 20_200_809, 0.2, 2, "--set", "execution.executor=ray", "--set", "execution.num_workers=2")
     chaos.longest_life = 7.0
     chaos.longest_training = 1.5
-    _let_loose(chaos, max(3, ROUNDS // 3), "kill -9 of the whole process tree, Ray included", capsys)
+    _let_loose(chaos, max(2, ROUNDS // 3), "kill -9 of the whole process tree, Ray included", capsys)
