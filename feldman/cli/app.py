@@ -21,6 +21,8 @@ from feldman.cli.options import (
     OutputOption,
     RunArgument,
     TopOption,
+    UntilJaccardOption,
+    UntilStderrOption,
     num_rows,
 )
 from feldman.cli.study_commands import add_study_commands
@@ -62,12 +64,15 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
     ] = None,
+    until_stderr: UntilStderrOption = None,
+    until_jaccard: UntilJaccardOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train the trials of an experiment and estimate; goes on where it stopped if RUN exists."""
-    from feldman.cli.job_commands import run_job
+    from feldman.cli.job_commands import JobOptions, run_job
 
-    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, address, overrides or [], json)
+    options = JobOptions(address=address, until_stderr=until_stderr, until_jaccard=until_jaccard, as_json=json)
+    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, overrides or [], options)
 
 
 @app.command()
@@ -75,12 +80,15 @@ def resume(
     run: RunArgument,
     num_trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Let the run grow to N trials.")] = None,
     address: AddressOption = None,
+    until_stderr: UntilStderrOption = None,
+    until_jaccard: UntilJaccardOption = None,
     json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run, train damaged blocks again, or let a finished run grow."""
-    from feldman.cli.job_commands import resume_job
+    from feldman.cli.job_commands import JobOptions, resume_job
 
-    resume_job(run, num_trials, address, json)
+    options = JobOptions(address=address, until_stderr=until_stderr, until_jaccard=until_jaccard, as_json=json)
+    resume_job(run, num_trials, options)
 
 
 @app.command()

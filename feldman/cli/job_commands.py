@@ -6,37 +6,54 @@ import contextlib
 import math
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
-from feldman.job import RunSummary, resume, run
+from feldman.job import RunSummary, StoppingRule, resume, run
 
-__all__ = ["resume_job", "run_job"]
+__all__ = ["JobOptions", "resume_job", "run_job"]
 
 
-def run_job(
-    experiment: str, path: str, trials: str | None, address: str | None, overrides: list[str], as_json: bool
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What `feldman run` and `feldman resume` share, as given."""
+
+    address: str | None
+    until_stderr: float | None
+    until_jaccard: float | None
+    as_json: bool
+
+    def rule(self) -> StoppingRule | None:
+        """Return the stopping rule, if one was given."""
+        if self.until_stderr is None and self.until_jaccard is None:
+            return None
+        return StoppingRule(stderr=self.until_stderr, jaccard=self.until_jaccard)
+
+
+def run_job(experiment: str, path: str, trials: str | None, overrides: list[str], options: JobOptions) -> None:
     """Run, and print what came out."""
     _see_current_folder()
+    rule = options.rule()
     if trials is not None:
         overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
     loaded = load_experiment(experiment, overrides)
     # What a user's own code prints must not get between a script and its JSON.
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
-        summary = run(loaded, path, address=address, on_progress=display)
-    _print_summary(summary, as_json)
+        summary = run(loaded, path, address=options.address, until=rule, on_progress=display)
+    _print_summary(summary, options.as_json)
 
 
-def resume_job(path: str, num_trials: int | None, address: str | None, as_json: bool) -> None:
+def resume_job(path: str, num_trials: int | None, options: JobOptions) -> None:
     """Resume, and print what came out."""
     _see_current_folder()
+    rule = options.rule()
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
-        summary = resume(path, num_trials=num_trials, address=address, on_progress=display)
-    _print_summary(summary, as_json)
+        summary = resume(path, num_trials=num_trials, address=options.address, until=rule, on_progress=display)
+    _print_summary(summary, options.as_json)
 
 
 def _bounds(trials: str) -> list[int]:
@@ -63,6 +80,8 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
     first, end = status.trials
     within = f" (the range {first}:{end} of {status.num_trials:,} planned)" if status.has_range else ""
     print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials{within}")
+    if status.stopping is not None:
+        print(f"  stopping rule      {status.stopping.in_words()}")
     if status.mean_test_accuracy is not None:
         share = f"{100 * status.subset_size / status.num_train:.0f}%"
         print(f"  test accuracy      {100 * status.mean_test_accuracy:.2f}%{spread} (trained on {share})")

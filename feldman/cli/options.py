@@ -17,6 +17,8 @@ __all__ = [
     "PlotOption",
     "RunArgument",
     "TopOption",
+    "UntilJaccardOption",
+    "UntilStderrOption",
     "num_rows",
 ]
 
@@ -25,6 +27,22 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDR", help="A Ray cluster: HOST:6379, or 'auto' on one of its nodes. Default: this machine."
+    ),
+]
+UntilStderrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-stderr",
+        metavar="S",
+        help="Stop once the memorization of 95 in 100 examples has a standard error of at most S; num_trials is the most.",
+    ),
+]
+UntilJaccardOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-jaccard",
+        metavar="J",
+        help="Stop once halves of the trials agree by J on what is memorized and which pairs are influential.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]

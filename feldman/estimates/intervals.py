@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Difference",
+    "adjusted_stderr",
     "agresti_caffo_interval",
     "largest_stderr",
     "newcombe_interval",
@@ -61,6 +62,21 @@ def proportion_difference(correct_in: Counts, num_in: Counts, correct_out: Count
     p, n_in, q, n_out = _rates(correct_in, num_in, correct_out, num_out)
     ci_low, ci_high = newcombe_interval(correct_in, num_in, correct_out, num_out)
     return Difference(p - q, _stderr(p, n_in, q, n_out), ci_low, ci_high)
+
+
+def adjusted_stderr(
+    correct_in: Counts, num_in: Counts, correct_out: Counts, num_out: Counts
+) -> Float64[np.ndarray, "..."]:
+    """Return the standard error, or the one after a right and a wrong trial were added to each group if that is larger.
+
+    The plain one is 0 where few trials all agree, and whoever waits until errors are small would stop there. Adding a trial of either
+    outcome is what Agresti and Caffo do.
+    """
+    plain = _rates(correct_in, num_in, correct_out, num_out)
+    added = _rates(
+        np.asarray(correct_in) + 1, np.asarray(num_in) + 2, np.asarray(correct_out) + 1, np.asarray(num_out) + 2
+    )
+    return np.maximum(_stderr(*plain), _stderr(*added))  # NaN where a group is empty
 
 
 def newcombe_interval(correct_in: Counts, num_in: Counts, correct_out: Counts, num_out: Counts) -> Interval:

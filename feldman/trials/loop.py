@@ -47,6 +47,7 @@ def run_blocks(
     *,
     max_attempts: int,
     should_stop: Callable[[], bool] = lambda: False,
+    enough: Callable[[], bool] = lambda: False,
     on_failure: Callable[[int, int, str], None] = lambda block, attempt, error: None,
     grace_polls: int = 20,
     retry_first: bool = False,
@@ -65,6 +66,8 @@ def run_blocks(
         A block that fails so often is set aside and the others go on.
     should_stop
         Asked between polls; once true, nothing more is handed out.
+    enough
+        Asked after each commit; once true nothing more is wanted, also not what is in flight.
     on_failure
         Told each failed attempt: block, attempt (from 1), error.
     grace_polls
@@ -99,7 +102,7 @@ def run_blocks(
         commit(outcome.block, outcome.result)
         report.committed.append(outcome.block)
 
-    while (waiting or in_flight or arrived) and not report.stopped:
+    while (waiting or in_flight or arrived) and not (report.stopped or enough()):
         collect(0.0 if arrived else _POLL_SECONDS)
         report.hopeless = not (report.committed or arrived) and len(report.set_aside) >= _HOPELESS_BLOCKS
         report.stopped = report.hopeless or should_stop()
@@ -111,7 +114,7 @@ def run_blocks(
             executor.submit(block)
         if arrived:
             commit_next()
-    while arrived or (in_flight and grace_polls > 0):
+    while (arrived or (in_flight and grace_polls > 0)) and not enough():
         if arrived:
             commit_next()
         else:

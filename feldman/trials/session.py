@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,19 @@ from feldman.trials.ranges import continued
 from feldman.trials.ray_executor import RayExecutor, check_address
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
+from feldman.trials.stopping import StoppingRecord, StoppingRule, Watch, settled_stopping
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 
-__all__ = ["Progress", "ProgressCallback", "check_execution", "pending_blocks", "prepared_store", "train_pending"]
+__all__ = [
+    "Progress",
+    "ProgressCallback",
+    "check_execution",
+    "pending_blocks",
+    "prepared_store",
+    "stopping_of",
+    "train_pending",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +85,19 @@ def pending_blocks(store: TrialStore) -> list[int]:
 
 
 def prepared_store(
-    paths: RunPaths, experiment: Experiment, dataset: Dataset, events: EventLog, tell: ProgressCallback
+    paths: RunPaths,
+    experiment: Experiment,
+    dataset: Dataset,
+    events: EventLog,
+    tell: ProgressCallback,
+    *,
+    until: StoppingRule | None = None,
+    grows: bool = False,
 ) -> TrialStore:
     """Make the store, or open it, mend it and let it grow to the experiment's number of trials.
 
-    Blocks that no longer are what was written, or not what the plan says, become pending.
+    Blocks that no longer are what was written, or not what the plan says, become pending. What ``until`` and ``grows`` mean,
+    `settled_stopping` says.
 
     Raises
     ------
@@ -92,7 +109,8 @@ def prepared_store(
         If the storage refuses.
     """
     if not paths.store.exists():
-        store = TrialStore.create(paths.store, experiment, dataset)
+        experiment, stopping = settled_stopping(None, None, experiment, until)
+        store = TrialStore.create(paths.store, experiment, dataset, stopping)
         events.write(
             "run_created",
             {
@@ -101,10 +119,17 @@ def prepared_store(
                 "trials": _bounds(experiment.trained_trials),
             },
         )
+        if stopping is not None:
+            _write_rule(stopping, events)
         return store
     store = TrialStore.open(paths.store)
     store.check_experiment(experiment, dataset.fingerprint)  # now that nobody else can change it
+    experiment, stopping = stopping_of(store, experiment, until, grows)
     experiment = continued(store.experiment, experiment, paths.root)
+    if stopping != store.stopping:
+        # Before the run grows: a kill between the two leaves a rule that still has its limit before it.
+        store.record_stopping(stopping)
+        _write_rule(stopping, events)
     store.fit_arrays()
     for name in store.restore_labels(dataset):
         events.write("labels_restored", {"array": name})
@@ -119,6 +144,25 @@ def prepared_store(
     return store
 
 
+def stopping_of(
+    store: TrialStore, experiment: Experiment, until: StoppingRule | None, grows: bool
+) -> tuple[Experiment, StoppingRecord | None]:
+    """Settle how long a run that exists shall be, and by which rule it may end before; see `settled_stopping`."""
+    blocks = store.committed_blocks()
+    num_before = store.experiment.subsets.block_trials(blocks[-1]).stop if blocks else 0
+    return settled_stopping(
+        store.experiment, store.stopping, experiment, until, num_before=num_before, grows=grows
+    )
+
+
+def _write_rule(stopping: StoppingRecord | None, events: EventLog) -> None:
+    if stopping is None:
+        events.write("stopping_rule_forgotten")
+        return
+    told = {"rule": asdict(stopping.rule), "limit": stopping.limit, "from_trial": stopping.from_trial}
+    events.write("stopping_rule", told)
+
+
 def train_pending(
     store: TrialStore,
     experiment: Experiment,
@@ -127,6 +171,7 @@ def train_pending(
     address: str | None,
     events: EventLog,
     tell: ProgressCallback,
+    watch: Watch | None = None,
 ) -> LoopReport:
     """Train and commit every block of the run's range that is pending.
 
@@ -140,6 +185,8 @@ def train_pending(
         A Ray cluster, or None for this machine.
     events, tell
         Where to write and tell what happens.
+    watch
+        Told of every block, and asked whether it is enough. It looks at blocks in their order, so one that failed is tried again first.
     """
     pending = pending_blocks(store)
     if not pending:
@@ -147,7 +194,7 @@ def train_pending(
     # The store's own plan: it may have grown since the experiment was read.
     experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
     decided = decided_experiment(store, experiment)
-    session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
+    session = _TrainingSession(store, events, tell, experiment.execution.max_attempts, watch)
     tell(Progress(stage="starting", note=_starting_note(experiment, address)))
     with (
         _executor(experiment, _prepare(decided or experiment, decided is None), dataset, address) as executor,
@@ -172,7 +219,9 @@ def train_pending(
             session.commit,
             max_attempts=experiment.execution.max_attempts,
             should_stop=should_stop,
+            enough=session.enough,
             on_failure=session.failed,
+            retry_first=watch is not None,
         )
     session.tell_unconverged()
     return report
@@ -181,8 +230,11 @@ def train_pending(
 class _TrainingSession:
     """Commits results, and keeps the counts that progress needs."""
 
-    def __init__(self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int) -> None:
+    def __init__(
+        self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int, watch: Watch | None
+    ) -> None:
         self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
+        self._watch, self._stuck = watch, False
         self._total = len(store.experiment.trained_trials)
         self._done = self._total - store.num_trials_in(pending_blocks(store))
         self._accuracy_sum, self._num_trained, self._num_unconverged = 0.0, 0, 0
@@ -201,9 +253,16 @@ class _TrainingSession:
                 "seconds": round(float(result.train_seconds.sum()), 3),
             },
         )
+        if self._watch is not None:
+            self._watch.committed(block)
         self.tell_training()
 
+    def enough(self) -> bool:
+        """Tell whether the rest is not wanted: a rule is met, or cannot be, because a block that it needs was set aside."""
+        return self._watch is not None and (self._watch.enough or self._stuck)
+
     def failed(self, block: int, attempt: int, error: str) -> None:
+        self._stuck |= attempt == self._max_attempts
         self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
         self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
 

@@ -36,6 +36,7 @@ from feldman.trials.layout import (
     output_arrays,
     store_attributes,
 )
+from feldman.trials.stopping import StoppingRecord
 from feldman.trials.storage import storage_errors
 from feldman.trials.task import BlockResult, unpack_bits
 
@@ -69,7 +70,9 @@ class TrialStore:
         }
 
     @classmethod
-    def create(cls, path: Path, experiment: Experiment, dataset: Dataset) -> TrialStore:
+    def create(
+        cls, path: Path, experiment: Experiment, dataset: Dataset, stopping: StoppingRecord | None = None
+    ) -> TrialStore:
         """Make an empty store; it is there whole or not at all.
 
         Raises
@@ -79,6 +82,8 @@ class TrialStore:
         """
         with built_group(path) as building:
             attributes = store_attributes(experiment, dataset_attributes(dataset))
+            if stopping is not None:
+                attributes["stopping"] = stopping.as_json()
             group = zarr.create_group(building, zarr_format=3, attributes=attributes)
             create_arrays(group, experiment, dataset.y_train, dataset.y_test, dataset.num_classes)
         return cls.open(path)
@@ -156,6 +161,18 @@ class TrialStore:
         """
         found = self.attributes.get("training_path")
         return None if found is None else TrainingPath.from_json(found)
+
+    @property
+    def stopping(self) -> StoppingRecord | None:
+        """The rule by which the run ends before its plan does, and what it has looked at. None without.
+
+        Raises
+        ------
+        CorruptStoreError
+            If it cannot be read.
+        """
+        found = self.attributes.get("stopping")
+        return None if found is None else StoppingRecord.from_json(found)
 
     @property
     def num_train(self) -> int:
@@ -351,6 +368,20 @@ class TrialStore:
         """Remember how trials are trained, for the next resume."""
         with storage_errors(self.path):
             self._group.update_attributes({"training_path": path.as_json()})
+
+    def record_stopping(self, record: StoppingRecord | None) -> None:
+        """Remember a stopping rule and what it looked at.
+
+        Once it is met, the plan ends with the last look and blocks beyond are taken out, so that what arrived early changes nothing.
+        Rule and plan are written together; a kill after that leaves arrays too long, which `fit_arrays` mends.
+        """
+        attributes: dict[str, Any] = {"stopping": None if record is None else record.as_json()}
+        if record is not None and record.outcome == "met" and record.looked_at < self.experiment.subsets.num_trials:
+            self.experiment = self.experiment.replace("subsets", {"num_trials": record.looked_at})
+            attributes["experiment"] = self.experiment.model_dump(mode="json")
+        with storage_errors(self.path):
+            self._group.update_attributes(attributes)
+        self.fit_arrays()
 
     def check_trainable(self) -> None:
         """Refuse to train trials of a store that was imported.
