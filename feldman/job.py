@@ -202,9 +202,7 @@ def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: 
     train_started = time.monotonic()
     try:
         watch = _watch(store, events, tell)
-        report = train_pending(
-            store, experiment, dataset, address=asked.address, events=events, tell=tell, watch=watch
-        )
+        report = train_pending(store, experiment, dataset, address=asked.address, events=events, tell=tell, watch=watch)
     except KeyboardInterrupt:
         report = LoopReport(stopped=True)
     except StorageError:  # says what to do
@@ -225,7 +223,7 @@ def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: 
 
 
 def _watch(store: TrialStore, events: EventLog, tell: ProgressCallback) -> Watch | None:
-    """Return what looks at the run while it is trained, if it has a rule that is still to be met; it has looked at what is there."""
+    """Return what looks at the run while it is trained, if it has a rule still to be met; it has looked at what is there."""
     record = store.stopping
     if record is None or record.outcome is not None:
         return None

@@ -145,7 +145,8 @@ class Run:
         from feldman.estimates.reading import read_bits
 
         store = self.store
-        return memorization_table(estimate_memorization(read_bits(store)), store.labels("train"))
+        found = estimate_memorization(read_bits(store))
+        return memorization_table(found, store.labels("train"), original=store.original_train_labels())
 
     def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
         """Estimate the influence of some training examples on every test example, from the trials committed now.

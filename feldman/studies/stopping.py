@@ -1,7 +1,7 @@
 """Trials enough? A run that is being trained is looked at, block by block, until its stopping rule is met.
 
-What decides is the blocks in their order, not in that of their arrival: a look is at the first trials of the plan, all of them, so
-a run ends at the same trial however it was interrupted and on however many workers.
+What decides is the blocks in their order, not in that of their arrival: a look is at the first trials of the plan, all of them,
+so a run ends at the same trial however it was interrupted and on however many workers.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ def reached_stderr(counts: MemorizationCounts, num_trials: int) -> float:
     return float(np.partition(errors, place)[place])  # NaN is sorted last
 
 
-def halves_agreement(bits: TrialBits, labels: tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]]) -> float:
-    """Return how far random halves of the trials agree: the Jaccard similarity of what is memorized, or that of influential pairs
-    if it is smaller; thresholds are the paper's, and each is the mean of five splits. NaN where nothing is selected.
+def halves_agreement(
+    bits: TrialBits, labels: tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]]
+) -> float:
+    """Return how far random halves of the trials agree: the smaller of two Jaccard similarities.
+
+    That of what is memorized and that of influential pairs, by the paper's thresholds, each the mean of five splits. One that is
+    undefined, because nothing is selected, is not looked at; NaN if both are.
 
     Raises
     ------
@@ -60,7 +64,7 @@ def halves_agreement(bits: TrialBits, labels: tuple[Integer[np.ndarray, " train"
     for repeat in range(_NUM_SPLITS):
         halves = split_halves(bits, bits.num_trials // 2, seed=0, repeat=repeat)
         values = [estimate_memorization(half).memorization for half in halves]
-        found["memorization"].append(memorization_consistency(*values, selection.min_memorization).jaccard)
+        found["memorization"].append(memorization_consistency(values[0], values[1], selection.min_memorization).jaccard)
         keys = []
         for half, memorization in zip(halves, values, strict=True):
             pairs = select_pairs(half, memorization, selection, labels)
@@ -154,7 +158,7 @@ class StoppingWatch:
 
 
 def _block_bits(store: TrialStore, block: int) -> TrialBits:
-    """Read the bits of a block that memorization follows from, as the store has them: of a block that grew, old trials are kept."""
+    """Read the bits of a block that memorization follows from, as the store has them: old trials of one that grew were kept."""
     try:
         mask, correct = (store.read(name, block) for name in ("subset_mask", "train_correct"))
     except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from feldman.trials.storage import storage_errors
 
-__all__ = ["EventLog", "read_events"]
+__all__ = ["Detail", "EventLog", "read_events"]
 
 Detail = str | int | float | bool | None | list[Any] | dict[str, Any]
 

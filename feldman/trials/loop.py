@@ -32,23 +32,25 @@ class LoopReport:
         Whether it ended before all blocks had been tried.
     hopeless
         Whether that was because none succeeded.
+    enough
+        Whether it ended because nothing more was wanted.
     """
 
     committed: list[int] = field(default_factory=list)
     set_aside: dict[int, str] = field(default_factory=dict)
     stopped: bool = False
     hopeless: bool = False
+    enough: bool = False
 
 
 def run_blocks(
     blocks: Iterable[int],
     executor: Executor,
-    commit: Callable[[int, Any], None],
+    commit: Callable[[int, Any], bool | None],
     *,
     max_attempts: int,
     should_stop: Callable[[], bool] = lambda: False,
-    enough: Callable[[], bool] = lambda: False,
-    on_failure: Callable[[int, int, str], None] = lambda block, attempt, error: None,
+    on_failure: Callable[[int, int, str], bool | None] = lambda block, attempt, error: None,
     grace_polls: int = 20,
     retry_first: bool = False,
 ) -> LoopReport:
@@ -61,15 +63,14 @@ def run_blocks(
     executor
         Where they run.
     commit
-        Called in this thread with each block and its result. What it raises ends the loop.
+        Called in this thread with each block and its result. What it raises ends the loop. If it returns true nothing more is
+        wanted, also not what is in flight.
     max_attempts
         A block that fails so often is set aside and the others go on.
     should_stop
         Asked between polls; once true, nothing more is handed out.
-    enough
-        Asked after each commit; once true nothing more is wanted, also not what is in flight.
     on_failure
-        Told each failed attempt: block, attempt (from 1), error.
+        Told each failed attempt: block, attempt (from 1), error. It may return true, too.
     grace_polls
         After a stop, for how many polls of half a second to wait for blocks in flight.
     retry_first
@@ -91,7 +92,7 @@ def run_blocks(
 
     def fail(block: int, error: str) -> None:
         attempts[block] = attempt = attempts.get(block, 0) + 1
-        on_failure(block, attempt, error)
+        report.enough |= on_failure(block, attempt, error) is True
         if attempt < max_attempts:
             waiting.insert(0 if retry_first else len(waiting), block)
         else:
@@ -99,10 +100,10 @@ def run_blocks(
 
     def commit_next() -> None:
         outcome = arrived.popleft()
-        commit(outcome.block, outcome.result)
+        report.enough |= commit(outcome.block, outcome.result) is True
         report.committed.append(outcome.block)
 
-    while (waiting or in_flight or arrived) and not (report.stopped or enough()):
+    while (waiting or in_flight or arrived) and not (report.stopped or report.enough):
         collect(0.0 if arrived else _POLL_SECONDS)
         report.hopeless = not (report.committed or arrived) and len(report.set_aside) >= _HOPELESS_BLOCKS
         report.stopped = report.hopeless or should_stop()
@@ -114,7 +115,7 @@ def run_blocks(
             executor.submit(block)
         if arrived:
             commit_next()
-    while (arrived or (in_flight and grace_polls > 0)) and not enough():
+    while (arrived or (in_flight and grace_polls > 0)) and not report.enough:
         if arrived:
             commit_next()
         else:

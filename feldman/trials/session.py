@@ -12,7 +12,7 @@ from feldman.data.mapped import for_workers
 from feldman.errors import InputError
 from feldman.experiment import Experiment
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
-from feldman.trials.events import EventLog
+from feldman.trials.events import Detail, EventLog
 from feldman.trials.executor import InProcessExecutor, Prepare, ReusableExecutor
 from feldman.trials.integrity import find_damage
 from feldman.trials.loop import LoopReport, run_blocks
@@ -150,16 +150,18 @@ def stopping_of(
     """Settle how long a run that exists shall be, and by which rule it may end before; see `settled_stopping`."""
     blocks = store.committed_blocks()
     num_before = store.experiment.subsets.block_trials(blocks[-1]).stop if blocks else 0
-    return settled_stopping(
-        store.experiment, store.stopping, experiment, until, num_before=num_before, grows=grows
-    )
+    return settled_stopping(store.experiment, store.stopping, experiment, until, num_before=num_before, grows=grows)
 
 
 def _write_rule(stopping: StoppingRecord | None, events: EventLog) -> None:
     if stopping is None:
         events.write("stopping_rule_forgotten")
         return
-    told = {"rule": asdict(stopping.rule), "limit": stopping.limit, "from_trial": stopping.from_trial}
+    told: dict[str, Detail] = {
+        "rule": asdict(stopping.rule),
+        "limit": stopping.limit,
+        "from_trial": stopping.from_trial,
+    }
     events.write("stopping_rule", told)
 
 
@@ -186,7 +188,8 @@ def train_pending(
     events, tell
         Where to write and tell what happens.
     watch
-        Told of every block, and asked whether it is enough. It looks at blocks in their order, so one that failed is tried again first.
+        Told of every block, and asked whether it is enough. It looks at blocks in their order, so one that failed is tried again
+        first.
     """
     pending = pending_blocks(store)
     if not pending:
@@ -219,7 +222,6 @@ def train_pending(
             session.commit,
             max_attempts=experiment.execution.max_attempts,
             should_stop=should_stop,
-            enough=session.enough,
             on_failure=session.failed,
             retry_first=watch is not None,
         )
@@ -234,12 +236,13 @@ class _TrainingSession:
         self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int, watch: Watch | None
     ) -> None:
         self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
-        self._watch, self._stuck = watch, False
+        self._watch = watch
         self._total = len(store.experiment.trained_trials)
         self._done = self._total - store.num_trials_in(pending_blocks(store))
         self._accuracy_sum, self._num_trained, self._num_unconverged = 0.0, 0, 0
 
-    def commit(self, block: int, result: BlockResult) -> None:
+    def commit(self, block: int, result: BlockResult) -> bool:
+        """Commit a block, and tell whether a rule says that no more are wanted."""
         self._store.commit_block(result)
         self._done += len(result.test_accuracy)
         self._num_trained += len(result.test_accuracy)
@@ -256,15 +259,13 @@ class _TrainingSession:
         if self._watch is not None:
             self._watch.committed(block)
         self.tell_training()
+        return self._watch is not None and self._watch.enough
 
-    def enough(self) -> bool:
-        """Tell whether the rest is not wanted: a rule is met, or cannot be, because a block that it needs was set aside."""
-        return self._watch is not None and (self._watch.enough or self._stuck)
-
-    def failed(self, block: int, attempt: int, error: str) -> None:
-        self._stuck |= attempt == self._max_attempts
+    def failed(self, block: int, attempt: int, error: str) -> bool:
+        """Tell of it, and whether a rule now waits in vain: for a block that is set aside."""
         self._events.write("block_failed", {"block": block, "attempt": attempt, "error": error})
         self.tell_training(f"block {block} failed (attempt {attempt} of {self._max_attempts}): {error}")
+        return self._watch is not None and attempt == self._max_attempts
 
     def tell_unconverged(self) -> None:
         """Say once, with their number, what a library would have printed for every trial."""

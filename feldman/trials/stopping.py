@@ -99,7 +99,11 @@ class StoppingRecord:
     def in_words(self) -> str:
         """Return the rule and how it ended, for people."""
         value = self.looks[-1].value if self.looks else None
-        last = f"{'undefined' if value is None else format(value, '.3g')} at {self.looked_at:,} trials" if self.looks else ""
+        last = (
+            f"{'undefined' if value is None else format(value, '.3g')} at {self.looked_at:,} trials"
+            if self.looks
+            else ""
+        )
         ends = {
             "met": f"met: {last} of at most {self.limit:,}",
             "limit": f"not met: {last}, the end of the plan",
@@ -159,9 +163,9 @@ def settled_stopping(
 ) -> tuple[Experiment, StoppingRecord | None]:
     """Settle how long a run shall be, and by which rule it may end before.
 
-    Without a rule the run keeps the one it has; if that is met, the run stays as long as it is, until more trials are asked for than the
-    rule had to look at, or more by name: then these are trained, and the rule is forgotten. Another rule looks from where the run is
-    now.
+    Without a rule the run keeps the one it has; if that is met, the run stays as long as it is, until more trials are asked for
+    than the rule had as its limit, or more than it has by name: then these are trained, and the rule is forgotten. Another rule
+    looks from where the run is now.
 
     Parameters
     ----------

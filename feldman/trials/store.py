@@ -202,6 +202,21 @@ class TrialStore:
             self._require_chunk(f"{part}_label", (chunk,))
         return np.asarray(array[:])
 
+    def original_train_labels(self) -> Integer[np.ndarray, " train"] | None:
+        """Return the labels of the training examples before some were replaced by random ones; None where none was.
+
+        Raises
+        ------
+        ValueError
+            If a chunk is missing or does not decode to what was written.
+        """
+        random = self.attributes["dataset"].get("random_labels")
+        if random is None:
+            return None
+        labels = self.labels("train").copy()
+        labels[random["train_index"]] = random["original_label"]
+        return labels
+
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the Zarr arrays."""
         return self._arrays[name]
@@ -372,8 +387,8 @@ class TrialStore:
     def record_stopping(self, record: StoppingRecord | None) -> None:
         """Remember a stopping rule and what it looked at.
 
-        Once it is met, the plan ends with the last look and blocks beyond are taken out, so that what arrived early changes nothing.
-        Rule and plan are written together; a kill after that leaves arrays too long, which `fit_arrays` mends.
+        Once it is met, the plan ends with the last look and blocks beyond are taken out, so that what arrived early changes
+        nothing. Rule and plan are written together; a kill after that leaves arrays too long, which `fit_arrays` mends.
         """
         attributes: dict[str, Any] = {"stopping": None if record is None else record.as_json()}
         if record is not None and record.outcome == "met" and record.looked_at < self.experiment.subsets.num_trials:

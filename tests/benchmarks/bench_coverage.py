@@ -96,7 +96,9 @@ def planted_truth(num_trials: int) -> list[Row]:
     """Estimate a known truth many times over: the mean error beside its own noise, and how often intervals cover."""
     learner, where = planted_learner(), f"{num_trials} trials"
     rows = []
-    for name, (error, noise, covered) in repeated(learner, REPEATS, lambda seed: learner.trials(num_trials, seed)).items():
+    for name, (error, noise, covered) in repeated(
+        learner, REPEATS, lambda seed: learner.trials(num_trials, seed)
+    ).items():
         print(f"{where}, {name}: mean error {error:+.5f} (noise {noise:.5f}), covered {covered:.4f}")
         rows += [
             within(f"{name}, {where}: |bias| / noise", abs(error) / noise, 0, 3, REPEATS),
@@ -141,7 +143,7 @@ def until_met(rule: StoppingRule, bits: TrialBits) -> TrialBits:
 def repeated(
     learner: Planted, repeats: int, trials: Callable[[int], TrialBits]
 ) -> dict[str, tuple[float, float, float]]:
-    """Estimate many times; return the mean error, its own noise and the share of intervals that cover, of each kind of estimate."""
+    """Estimate many times; return, of each kind of estimate, the mean error, its own noise and the share that is covered."""
     truths = {
         "memorization": learner.memorization,
         "influence of the key": learner.memorization,
@@ -151,7 +153,9 @@ def repeated(
     covered: dict[str, list[float]] = {name: [] for name in truths}
     for seed in range(repeats):
         for name, found in estimates(trials(seed)).items():
-            errors[name].append(float((found.value - truths[name]).mean()))  # repeats are independent, examples are not quite
+            errors[name].append(
+                float((found.value - truths[name]).mean())
+            )  # repeats are independent, examples are not quite
             covered[name].append(float(np.mean((found.ci_low <= truths[name]) & (truths[name] <= found.ci_high))))
     return {
         name: (float(np.mean(means)), float(np.std(means, ddof=1)) / repeats**0.5, float(np.mean(covered[name])))
