@@ -34,7 +34,7 @@ UntilStderrOption = Annotated[
     typer.Option(
         "--until-stderr",
         metavar="S",
-        help="Stop once the memorization of 95 in 100 examples has a standard error of at most S; num_trials is the most.",
+        help="Stop once memorization has a standard error of at most S, for 95% of all and of the memorized examples.",
     ),
 ]
 UntilJaccardOption = Annotated[

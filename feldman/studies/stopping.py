@@ -17,7 +17,7 @@ from feldman.estimates.influence import select_pairs
 from feldman.estimates.intervals import adjusted_stderr
 from feldman.estimates.memorization import MemorizationCounts, count_memorization, estimate_memorization
 from feldman.estimates.reading import read_bits
-from feldman.estimates.selection import PairSelection
+from feldman.estimates.selection import DEFAULT_MIN_MEMORIZATION, PairSelection
 from feldman.studies.consistency import PairSet, memorization_consistency
 from feldman.studies.halves import FEWEST_TRIALS, split_halves
 from feldman.trials.events import EventLog
@@ -39,11 +39,22 @@ _NUM_SPLITS = 5
 
 
 def reached_stderr(counts: MemorizationCounts, num_trials: int) -> float:
-    """Return the standard error that the memorization of 95 in 100 training examples does not exceed; NaN if it is undefined."""
+    """Return the standard error that 95 in 100 training examples do not exceed, nor 95 in 100 of those that are memorized.
+
+    These, by the paper's threshold, are looked at by themselves because they may be fewer than 5 in 100, and their errors are
+    large. NaN if it is undefined.
+    """
     num_out, correct_out = num_trials - counts.num_in, counts.correct - counts.correct_in
     errors = adjusted_stderr(counts.correct_in, counts.num_in, correct_out, num_out)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        memorized = counts.correct_in / counts.num_in - correct_out / num_out >= DEFAULT_MIN_MEMORIZATION
+    return float(max(_quantile(errors), _quantile(errors[memorized]) if memorized.any() else 0.0))
+
+
+def _quantile(errors: NDArray[np.float64]) -> np.float64:
     place = math.ceil(SHARE * len(errors)) - 1
-    return float(np.partition(errors, place)[place])  # NaN is sorted last
+    found: np.float64 = np.partition(errors, place)[place]  # NaN is sorted last
+    return found
 
 
 def halves_agreement(

@@ -18,7 +18,8 @@ class StoppingRule:
     Attributes
     ----------
     stderr
-        Once the memorization of 95 in 100 training examples has a standard error of at most this.
+        Once the memorization of 95 in 100 training examples, and of 95 in 100 of those that are memorized, has a standard
+        error of at most this.
     jaccard
         Once random halves of the trials agree so far on what is memorized, and on which pairs are influential.
 
@@ -51,7 +52,7 @@ class StoppingRule:
     def in_words(self) -> str:
         """Return the rule for people."""
         if self.stderr is not None:
-            return f"standard error of memorization <= {self.stderr:g} for 95% of the examples"
+            return f"standard error of memorization <= {self.stderr:g} for 95% of the examples and of the memorized"
         return f"Jaccard similarity of halves >= {self.jaccard:g}"
 
 

@@ -21,7 +21,7 @@ from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_val
 from feldman.studies.stopping import halves_agreement, next_look, reached_stderr
 from feldman.trials.stopping import StoppingRule
 from tests.benchmarks.coverage import INTERVALS, TESTS, exact_coverage, exact_size
-from tests.benchmarks.planted import Planted, planted_learner, quality_trials
+from tests.benchmarks.planted import Planted, planted_learner, quality_trials, tail_learner
 from tests.benchmarks.report import Row, write_report
 
 NUM_TRIALS = (50, 250, 2_000)
@@ -42,6 +42,7 @@ def main() -> None:
         rows += planted_truth(num_trials)
     for rule in RULES:
         rows += stopped_runs(rule)
+    rows += stopped_tail(RULES[0])
     rows += false_discoveries()
     write_report("coverage", rows)
 
@@ -125,6 +126,29 @@ def stopped_runs(rule: StoppingRule) -> list[Row]:
         print(f"  {name}: mean error {error:+.5f} (noise {noise:.5f}), covered {covered:.4f}")
         rows.append(within(f"{name}, {rule.in_words()}: covered", covered, 0.94, 0.97, STOPPED_REPEATS))
     return rows
+
+
+def stopped_tail(rule: StoppingRule, repeats: int = 1_000, num_memorized: int = 4) -> list[Row]:
+    """The same where a few memorized examples alone decide when to stop: coverage of just these, the worst case for a rule."""
+    learner = tail_learner(num_memorized=num_memorized)
+    truth, covered, lengths, errors = learner.memorization[:num_memorized], [], [], []
+    for seed in range(repeats):
+        bits = until_met(rule, learner.trials(600, seed))
+        found = estimate_memorization(bits)
+        low, high = found.ci_low[:num_memorized], found.ci_high[:num_memorized]
+        covered.append(float(np.mean((low <= truth) & (truth <= high))))
+        errors.append(float((found.memorization[:num_memorized] - truth).mean()))
+        lengths.append(bits.num_trials)
+    ends, noise = np.quantile(lengths, [0.05, 0.95]), float(np.std(errors, ddof=1)) / repeats**0.5
+    print(f"{rule.in_words()}, decided by {num_memorized} of 120: stopped at {ends[0]:.0f} to {ends[1]:.0f} trials")
+    print(
+        f"  their memorization: mean error {np.mean(errors):+.5f} (noise {noise:.5f}), covered {np.mean(covered):.4f}"
+    )
+    return [
+        within(
+            "memorization of the few that decide when to stop: covered", float(np.mean(covered)), 0.94, 0.97, repeats
+        )
+    ]
 
 
 def until_met(rule: StoppingRule, bits: TrialBits) -> TrialBits:
