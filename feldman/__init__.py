@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__", "load_experiment", "merge", "open_run", "resume", "run"]
+__all__ = ["Experiment", "Run", "StoppingRule", "__version__", "load_experiment", "merge", "open_run", "resume", "run"]
 
 if TYPE_CHECKING:
     from feldman.experiment import Experiment
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from feldman.job import resume, run
     from feldman.merge_job import merge
     from feldman.results.run import Run, open_run
+    from feldman.trials.stopping import StoppingRule
 
 _HOMES = {
     "Experiment": "feldman.experiment",
     "Run": "feldman.results.run",
+    "StoppingRule": "feldman.trials.stopping",
     "load_experiment": "feldman.experiment_files",
     "merge": "feldman.merge_job",
     "open_run": "feldman.results.run",

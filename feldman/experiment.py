@@ -41,8 +41,11 @@ AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip", "cutout")
 """In the order in which they are applied."""
 
 _LATER_FIELDS = frozenset(
-    f"training.{name}"
-    for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size", "precision")
+    {f"dataset.{name}" for name in ("random_labels", "random_labels_seed")}
+    | {
+        f"training.{name}"
+        for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size", "precision")
+    }
 )
 """Fields that came after the first stores: left out of an identity at their defaults, so that fingerprints of old remain."""
 
@@ -64,6 +67,17 @@ class DatasetSection(Section):
         default_factory=dict,
         description="Handed to 'package.module:function'. 'cifar100': labels. 'huggingface:NAME': columns and splits.",
     )
+    random_labels: int | None = Field(
+        default=None, ge=1, description="So many training examples, drawn, get the label of another class, drawn too."
+    )
+    random_labels_seed: int = Field(default=0, ge=0, lt=2**63, description="Of these draws.")
+
+    @model_validator(mode="after")
+    def _seed_matters(self) -> DatasetSection:
+        """Refuse a seed that would not be looked at."""
+        if self.random_labels is None and self.random_labels_seed:
+            raise ValueError("random_labels_seed says nothing without random_labels; take it out")
+        return self
 
 
 class TrainingSection(Section):
@@ -227,7 +241,8 @@ class Experiment(Section):
         """
         left_out = {"dataset.root", "dataset.path", "subsets.num_trials", "subsets.block_size"}
         fields = dict(_flat(self.model_dump(mode="json", exclude={"execution", "outputs"})))
-        defaults = dict(_flat({"training": TrainingSection().model_dump(mode="json")}))
+        sections = {"training": TrainingSection(), "dataset": DatasetSection(name="")}
+        defaults = dict(_flat({name: section.model_dump(mode="json") for name, section in sections.items()}))
         left_out |= {key for key in _LATER_FIELDS if fields[key] == defaults[key]}
         if isinstance(self.learner, CnnLearner) and self.learner.vectorize == "auto":
             left_out.add("learner.vectorize")  # came later for this learner alone

@@ -42,11 +42,24 @@ from feldman.trials.session import (
     ProgressCallback,
     pending_blocks,
     prepared_store,
+    stopping_of,
     train_pending,
 )
+from feldman.trials.stopping import StoppingRule, Watch, settled_stopping
 from feldman.trials.store import TrialStore
 
-__all__ = ["Progress", "RunSummary", "resume", "run"]
+__all__ = ["Progress", "RunSummary", "StoppingRule", "resume", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What was asked for, checked; ``grows``: by a number of trials, to let the run grow."""
+
+    experiment: Experiment
+    dataset: Dataset
+    launch: Launch
+    until: StoppingRule | None
+    grows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +90,7 @@ def run(
     address: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     speculate: bool = False,
+    until: StoppingRule | None = None,
     on_progress: ProgressCallback = lambda progress: None,
 ) -> RunSummary:
     """Train the trials of an experiment and estimate; go on where an earlier job on the same path stopped.
@@ -94,6 +108,9 @@ def run(
         Ray's runtime environment of the workers (``env_vars``, ``working_dir``, ...). It may hold secrets and is written nowhere.
     speculate
         Near the end, hand blocks that take long out a second time where a worker is free; the first result counts.
+    until
+        When there are trials enough; the experiment's ``num_trials`` is then the most. By default the rule that the run has, if
+        any; see `settled_stopping`.
     on_progress
         Told how far the job is.
 
@@ -121,11 +138,12 @@ def run(
         store = TrialStore.open(paths.store)
         store.check_trainable()
         store.check_experiment(experiment, dataset.fingerprint)
-        experiment = continued(store.experiment, experiment, paths.root)
+        experiment = continued(store.experiment, stopping_of(store, experiment, until, False)[0], paths.root)
     else:
         paths.check_new()
-        experiment = planned(experiment)
-    return _work(paths, experiment, dataset, launch, on_progress)
+        experiment = planned(settled_stopping(None, None, experiment, until)[0])
+    asked = _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until)
+    return _work(paths, asked, on_progress)
 
 
 def resume(
@@ -135,6 +153,7 @@ def resume(
     address: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     speculate: bool = False,
+    until: StoppingRule | None = None,
     on_progress: ProgressCallback = lambda progress: None,
 ) -> RunSummary:
     """Finish a run, or let it grow: train blocks that are pending, damaged, or new.
@@ -145,8 +164,8 @@ def resume(
         The run directory.
     num_trials
         How many trials it shall have; by default those that it was started with. The end of its range, if it has one, moves
-        with the end of the plan.
-    address, runtime_env, speculate, on_progress
+        with the end of the plan. A rule that the run had is then forgotten, unless ``until`` gives one.
+    address, runtime_env, speculate, until, on_progress
         As for `run`.
 
     Raises
@@ -168,9 +187,12 @@ def resume(
             raise InputError(f"a run has at most {MAX_TRIALS} trials; found --num-trials {num_trials}")
         grown = experiment.replace("subsets", {"num_trials": num_trials}).replace("execution", {"trials": None})
         experiment = continued(experiment, grown, paths.root)
+    grows = num_trials is not None
+    experiment = stopping_of(store, experiment, until, grows)[0]
     dataset = _checked_dataset(experiment, launch)
     store.check_experiment(experiment, dataset.fingerprint)
-    return _work(paths, experiment, dataset, launch, on_progress)
+    asked = _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until, grows=grows)
+    return _work(paths, asked, on_progress)
 
 
 def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
@@ -184,33 +206,25 @@ def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
     return dataset
 
 
-def _work(
-    paths: RunPaths, experiment: Experiment, dataset: Dataset, launch: Launch, tell: ProgressCallback
-) -> RunSummary:
+def _work(paths: RunPaths, asked: _Asked, tell: ProgressCallback) -> RunSummary:
     """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
     try:
         waiting = lambda note: tell(Progress(stage="waiting", note=note))  # noqa: E731
         with writer_lock(paths, waiting) as held, closing(EventLog(held.events)) as events:
-            return _train_and_estimate(held, experiment, dataset, launch=launch, events=events, tell=tell)
+            return _train_and_estimate(held, asked, events, tell)
     except KeyboardInterrupt:
         message = f"interrupted; what was committed is safe. Go on with: {command('resume', paths.root)}"
         raise InterruptedRunError(message) from None
 
 
-def _train_and_estimate(
-    paths: RunPaths,
-    experiment: Experiment,
-    dataset: Dataset,
-    *,
-    launch: Launch,
-    events: EventLog,
-    tell: ProgressCallback,
-) -> RunSummary:
+def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: ProgressCallback) -> RunSummary:
     started = time.monotonic()
-    store = prepared_store(paths, experiment, dataset, events, tell)
+    experiment, dataset = asked.experiment, asked.dataset
+    store = prepared_store(paths, experiment, dataset, events, tell, until=asked.until, grows=asked.grows)
     train_started = time.monotonic()
     try:
-        report = train_pending(store, experiment, dataset, launch=launch, events=events, tell=tell)
+        watch = _watch(store, events, tell)
+        report = train_pending(store, experiment, dataset, launch=asked.launch, events=events, tell=tell, watch=watch)
     except KeyboardInterrupt:
         report = LoopReport(stopped=True)
     except (StorageError, StoreBusyError):  # they say what to do
@@ -228,6 +242,19 @@ def _train_and_estimate(
         raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
     events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
     return _summary(paths, time.monotonic() - started, train_wall_seconds)
+
+
+def _watch(store: TrialStore, events: EventLog, tell: ProgressCallback) -> Watch | None:
+    """Return what looks at the run while it is trained, if it has a rule still to be met; it has looked at what is there."""
+    record = store.stopping
+    if record is None or record.outcome is not None:
+        return None
+    # Imported here: compiled code that other runs need not wait for before they train.
+    from feldman.studies.stopping import StoppingWatch
+
+    watch = StoppingWatch(store, record, events, tell)
+    watch.start()
+    return watch
 
 
 def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:

@@ -92,6 +92,24 @@ FIELDS = [
     case("not a number", f"{NEW} --set training.learning_rate=nan", "training.learning_rate: must be"),
     case("value for a section", NEW, "dataset: must be", toml("dataset = 'digits'")),
     case("override without a value", f"{NEW} --set training.epochs", "--set takes section.key=value"),
+    case(
+        "seed of no random labels",
+        f"{NEW} --set dataset.random_labels_seed=1",
+        "random_labels_seed says nothing without random_labels; take it out",
+    ),
+    case(
+        "more random labels than examples",
+        f"{NEW} --set dataset.random_labels=61",
+        "dataset.random_labels = 61, but there are only 60 training examples",
+    ),
+    case("two stopping rules", f"{NEW} --until-stderr 0.1 --until-jaccard 0.5", "a run stops by one rule"),
+    case("no standard error", f"{NEW} --until-stderr 0", "a standard error to stop at lies between 0 and 1; found 0"),
+    case(
+        "stopping rule of a range",
+        f"{NEW} --until-stderr 0.1 --trials 0:8",
+        "a stopping rule looks at all trials from the first on",
+    ),
+    case("null of no random labels", "null done", "this run has no random labels; set dataset.random_labels"),
     case("unknown learner", f"{NEW} --set learner.name=mpl", "there is no learner 'mpl' (did you mean 'mlp'?)"),
     case("learner of no module", f"{NEW} --set learner.name=nowhere:learn", "cannot import 'nowhere'"),
     case(

@@ -30,6 +30,7 @@ datasets = st.fixed_dictionaries(
         "num_train": st.one_of(st.none(), st.integers(2, 10**9)),
         "num_test": st.one_of(st.none(), st.integers(1, 10**9)),
         "parameters": parameters,
+        "random_labels": st.one_of(st.none(), st.integers(1, 10**9)),
     },
 )
 learners = st.one_of(

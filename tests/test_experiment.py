@@ -60,6 +60,7 @@ DECISIVE: dict[str, Any] = {
     "dataset.num_train": 11,
     "dataset.num_test": 6,
     "dataset.parameters": {"k": 2},
+    "dataset.random_labels": 3,
     "learner.name": "linear",
     "learner.hidden": [8, 8],
     "learner.vectorize": False,
@@ -78,6 +79,7 @@ DECISIVE: dict[str, Any] = {
 """Another value of each field that decides what is estimated."""
 
 WITH_ANOTHER: dict[str, dict[str, Any]] = {
+    "dataset.random_labels_seed": {"random_labels": 3, "random_labels_seed": 1},
     "training.milestones": {"schedule": "step", "milestones": [0.25], "factor": 0.5},
     "training.factor": {"schedule": "step", "milestones": [0.5], "factor": 0.25},
     "training.augment": {"augment": ["crop"]},
@@ -152,11 +154,16 @@ def test_the_fingerprint_changes_with_every_field_that_decides_the_estimate(key:
 
 
 @pytest.mark.parametrize("key", WITH_ANOTHER)
-def test_the_fingerprint_changes_with_what_belongs_to_a_schedule_or_an_augmentation(key: str) -> None:
-    fields = WITH_ANOTHER[key]
-    beside = BESIDE if "schedule" in fields else {"augment": ["crop", "cutout"] if len(fields) > 1 else []}
-    base = Experiment.model_validate({**BASE, "learner": {"name": "cnn"}, "training": beside})
-    other = base.replace("training", fields)
+def test_the_fingerprint_changes_with_what_belongs_to_a_schedule_an_augmentation_or_random_labels(key: str) -> None:
+    fields, section = WITH_ANOTHER[key], key.partition(".")[0]
+    beside = (
+        BESIDE
+        if "schedule" in fields
+        else {"augment": ["crop", "cutout"] if "augment" in fields and len(fields) > 1 else []}
+    )
+    dataset = {**BASE["dataset"], **({"random_labels": 3} if section == "dataset" else {})}
+    base = Experiment.model_validate({**BASE, "dataset": dataset, "learner": {"name": "cnn"}, "training": beside})
+    other = base.replace(section, fields)
     assert [line.partition(":")[0] for line in differing_fields(base, other)] == [key]
     assert other.fingerprint != base.fingerprint
 
@@ -198,6 +205,7 @@ def test_fields_that_came_later_leave_older_fingerprints_as_they_were() -> None:
     )
     assert experiment.fingerprint == PINNED
     assert not {f"training.{key}" for key in later} & set(experiment.identity())
+    assert not {key for key in experiment.identity() if "random_labels" in key}
 
 
 def test_an_experiment_written_before_outputs_were_records_none_and_is_the_same_one() -> None:

@@ -24,6 +24,8 @@ from feldman.cli.options import (
     RuntimeEnvOption,
     SpeculateOption,
     TopOption,
+    UntilJaccardOption,
+    UntilStderrOption,
     num_rows,
 )
 from feldman.cli.study_commands import add_study_commands
@@ -67,13 +69,22 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
     ] = None,
+    until_stderr: UntilStderrOption = None,
+    until_jaccard: UntilJaccardOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train the trials of an experiment and estimate; goes on where it stopped if RUN exists."""
     from feldman.cli.job_commands import JobOptions, run_job
 
-    path = output or str(Path("runs") / Path(experiment).stem)
-    run_job(experiment, path, trials, JobOptions(address, runtime_env, speculate), overrides or [], json)
+    options = JobOptions(
+        address=address,
+        runtime_env=runtime_env,
+        speculate=speculate,
+        until_stderr=until_stderr,
+        until_jaccard=until_jaccard,
+        as_json=json,
+    )
+    run_job(experiment, output or str(Path("runs") / Path(experiment).stem), trials, overrides or [], options)
 
 
 @app.command()
@@ -83,12 +94,22 @@ def resume(
     address: AddressOption = None,
     runtime_env: RuntimeEnvOption = None,
     speculate: SpeculateOption = False,
+    until_stderr: UntilStderrOption = None,
+    until_jaccard: UntilJaccardOption = None,
     json: JsonOption = False,
 ) -> None:
     """Finish an interrupted run, train damaged blocks again, or let a finished run grow."""
     from feldman.cli.job_commands import JobOptions, resume_job
 
-    resume_job(run, num_trials, JobOptions(address, runtime_env, speculate), json)
+    options = JobOptions(
+        address=address,
+        runtime_env=runtime_env,
+        speculate=speculate,
+        until_stderr=until_stderr,
+        until_jaccard=until_jaccard,
+        as_json=json,
+    )
+    resume_job(run, num_trials, options)
 
 
 @app.command()

@@ -7,31 +7,41 @@ import json
 import math
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
-from feldman.job import RunSummary, resume, run
+from feldman.job import RunSummary, StoppingRule, resume, run
 
 __all__ = ["JobOptions", "resume_job", "run_job"]
 
 
-class JobOptions(NamedTuple):
-    """The options that `run` and `resume` share."""
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What `feldman run` and `feldman resume` share, as given."""
 
     address: str | None
     runtime_env: str | None
     speculate: bool
+    until_stderr: float | None
+    until_jaccard: float | None
+    as_json: bool
+
+    def rule(self) -> StoppingRule | None:
+        """Return the stopping rule, if one was given."""
+        if self.until_stderr is None and self.until_jaccard is None:
+            return None
+        return StoppingRule(stderr=self.until_stderr, jaccard=self.until_jaccard)
 
 
-def run_job(
-    experiment: str, path: str, trials: str | None, options: JobOptions, overrides: list[str], as_json: bool
-) -> None:
+def run_job(experiment: str, path: str, trials: str | None, overrides: list[str], options: JobOptions) -> None:
     """Run, and print what came out."""
     _see_current_folder()
+    rule = options.rule()
     if trials is not None:
         overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
     loaded, runtime_env = load_experiment(experiment, overrides), _runtime_env(options.runtime_env)
@@ -43,15 +53,16 @@ def run_job(
             address=options.address,
             runtime_env=runtime_env,
             speculate=options.speculate,
+            until=rule,
             on_progress=display,
         )
-    _print_summary(summary, as_json)
+    _print_summary(summary, options.as_json)
 
 
-def resume_job(path: str, num_trials: int | None, options: JobOptions, as_json: bool) -> None:
+def resume_job(path: str, num_trials: int | None, options: JobOptions) -> None:
     """Resume, and print what came out."""
     _see_current_folder()
-    runtime_env = _runtime_env(options.runtime_env)
+    rule, runtime_env = options.rule(), _runtime_env(options.runtime_env)
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = resume(
             path,
@@ -59,9 +70,10 @@ def resume_job(path: str, num_trials: int | None, options: JobOptions, as_json: 
             address=options.address,
             runtime_env=runtime_env,
             speculate=options.speculate,
+            until=rule,
             on_progress=display,
         )
-    _print_summary(summary, as_json)
+    _print_summary(summary, options.as_json)
 
 
 def _runtime_env(path: str | None) -> dict[str, Any] | None:
@@ -106,6 +118,8 @@ def _print_summary(summary: RunSummary, as_json: bool) -> None:
     first, end = status.trials
     within = f" (the range {first}:{end} of {status.num_trials:,} planned)" if status.has_range else ""
     print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials{within}")
+    if status.stopping is not None:
+        print(f"  stopping rule      {status.stopping.in_words()}")
     if status.mean_test_accuracy is not None:
         share = f"{100 * status.subset_size / status.num_train:.0f}%"
         print(f"  test accuracy      {100 * status.mean_test_accuracy:.2f}%{spread} (trained on {share})")

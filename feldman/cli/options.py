@@ -20,6 +20,8 @@ __all__ = [
     "RuntimeEnvOption",
     "SpeculateOption",
     "TopOption",
+    "UntilJaccardOption",
+    "UntilStderrOption",
     "num_rows",
 ]
 
@@ -39,6 +41,22 @@ RuntimeEnvOption = Annotated[
 ]
 SpeculateOption = Annotated[
     bool, typer.Option("--speculate", help="Near the end, train slow blocks a second time on free workers.")
+]
+UntilStderrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-stderr",
+        metavar="S",
+        help="Stop once memorization has a standard error of at most S, for 95% of all and of the memorized examples.",
+    ),
+]
+UntilJaccardOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-jaccard",
+        metavar="J",
+        help="Stop once halves of the trials agree by J on what is memorized and which pairs are influential.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 TopOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 20.")]

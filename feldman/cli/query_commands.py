@@ -130,12 +130,18 @@ def _answer(
 def _memorized_row(row: Row, names: tuple[str, ...]) -> dict[str, str]:
     return {
         "train": str(row["train_index"]),
-        "class": class_name(row["label"], names),
+        "class": _class_learned(row, names),
         "memorization": number(row["memorization"]),
         "95% interval": interval(row),
         "right with it": _share(row["correct_in"], row["num_in"]),
         "right without": _share(row["correct_out"], row["num_out"]),
     }
+
+
+def _class_learned(row: Row, names: tuple[str, ...]) -> str:
+    label, original = row["label"], row.get("original_label", row["label"])
+    was = "" if original == label else f" (random, was {class_name(original, names)})"
+    return class_name(label, names) + was
 
 
 def _pair_row(row: Row, facts: TableFacts) -> dict[str, str]:

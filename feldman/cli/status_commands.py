@@ -37,6 +37,8 @@ def show_status(path: str, as_json: bool) -> None:
         print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
     if status.outputs:
         print(f"  records        {listed(status.outputs)}")
+    if status.stopping is not None:
+        print(f"  stops by       {status.stopping.in_words()}")
     if status.mean_test_accuracy is not None:
         print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
     if status.mean_train_seconds is not None:
@@ -80,6 +82,8 @@ def _show_tables(status: TablesStatus, as_json: bool) -> None:
 def _state(status: RunStatus) -> str:
     if status.writer is not None:
         return f"being written by process {status.writer.get('pid', '?')} on {status.writer.get('host', '?')}"
+    if status.complete and status.stopping is not None and status.stopping.outcome == "met":
+        return "complete, stopped by its rule"
     return "complete" if status.complete else "not finished"
 
 

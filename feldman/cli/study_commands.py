@@ -22,7 +22,7 @@ __all__ = ["add_study_commands"]
 
 def add_study_commands(app: typer.Typer) -> None:
     """Let the command line know them."""
-    for command in (stability, plan, cscore, lds, duplicates):
+    for command in (stability, plan, cscore, lds, duplicates, null):
         app.command()(command)
 
 
@@ -180,3 +180,16 @@ def duplicates(
     listed = None if found is None else chosen_output(None, False, found)
     options = DuplicateOptions(min_correlation=min_correlation, top=num_rows(top, everything), found=listed)
     show_duplicates(run, options, chosen_output(output_format, json, output))
+
+
+def null(
+    run: RunArgument,
+    min_memorization: Annotated[
+        float, typer.Option(min=-1, max=1, help="A threshold of memorization, shown beside usual ones.")
+    ] = 0.25,
+    json: JsonOption = False,
+) -> None:
+    """Say how memorized the examples with random labels are (dataset.random_labels), and which thresholds find them."""
+    from feldman.cli.null_command import show_null
+
+    show_null(run, min_memorization, json)

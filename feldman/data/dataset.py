@@ -8,17 +8,33 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Shaped
+from jaxtyping import Int64, Integer, Shaped
 from numpy.typing import NDArray
 
 from feldman.errors import DatasetError
 
-__all__ = ["Dataset", "Scaling", "stratified_part"]
+__all__ = ["Dataset", "RandomLabels", "Scaling", "stratified_part"]
 
 Scaling = float | tuple[float, ...]
 """One constant for all values of an input, or one a channel (a position of the last axis)."""
 
 _ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLabels:
+    """Training examples whose labels were replaced on purpose.
+
+    Attributes
+    ----------
+    train_index
+        int64 [chosen]: which, ascending.
+    original_label
+        int64 [chosen]: what their labels were.
+    """
+
+    train_index: Int64[np.ndarray, " chosen"]
+    original_label: Int64[np.ndarray, " chosen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +54,8 @@ class Dataset:
         One name a class.
     shift, scale
         Declared constants of the data set, never statistics of held-out examples: each one number, or one a channel.
+    random_labels
+        Which labels in ``y_train`` are not the data set's own, if any.
 
     Raises
     ------
@@ -54,6 +72,7 @@ class Dataset:
     class_names: tuple[str, ...]
     shift: Scaling = 0.0
     scale: Scaling = 1.0
+    random_labels: RandomLabels | None = None
 
     def __post_init__(self) -> None:
         _check_inputs(self)

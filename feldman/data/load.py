@@ -14,6 +14,7 @@ from feldman.data.digits import load_digits
 from feldman.data.huggingface import PREFIX, load_huggingface
 from feldman.data.idx import IDX_DATASETS, load_idx_dataset
 from feldman.data.image_folder import load_image_folder
+from feldman.data.random_labels import with_random_labels
 from feldman.data.svhn import load_svhn
 from feldman.errors import DatasetError, listed, suggestion
 from feldman.experiment import DatasetSection
@@ -25,7 +26,7 @@ BUILT_IN = ("digits", *IDX_DATASETS, *CIFAR_DATASETS, "svhn", "image-folder", "a
 
 
 def load_dataset(section: DatasetSection) -> Dataset:
-    """Load what ``[dataset]`` describes, cut to ``num_train`` and ``num_test``.
+    """Load what ``[dataset]`` describes, cut to ``num_train`` and ``num_test``, with ``random_labels``.
 
     A name of the form ``"package.module:function"`` is called with ``section.parameters`` and must return a `Dataset`;
     ``"huggingface:NAME"`` is one of the hub's.
@@ -39,8 +40,14 @@ def load_dataset(section: DatasetSection) -> Dataset:
     dataset = _load_whole(section)
     train = _part("num_train", section.num_train, dataset.y_train)
     test = _part("num_test", section.num_test, dataset.y_test)
-    if train is None and test is None:
+    if train is not None or test is not None:
+        dataset = _cut(dataset, train, test)
+    if section.random_labels is None:
         return dataset
+    return with_random_labels(dataset, section.random_labels, section.random_labels_seed)
+
+
+def _cut(dataset: Dataset, train: NDArray[np.intp] | None, test: NDArray[np.intp] | None) -> Dataset:
     return replace(
         dataset,
         x_train=dataset.x_train if train is None else dataset.x_train[train],

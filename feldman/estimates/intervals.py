@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Difference",
+    "adjusted_stderr",
     "agresti_caffo_interval",
     "largest_stderr",
     "newcombe_interval",
     "proportion_difference",
     "wald_interval",
+    "wilson_interval",
 ]
 
 Z_95 = NormalDist().inv_cdf(0.975)
@@ -63,6 +65,19 @@ def proportion_difference(correct_in: Counts, num_in: Counts, correct_out: Count
     return Difference(p - q, _stderr(p, n_in, q, n_out), ci_low, ci_high)
 
 
+def adjusted_stderr(
+    correct_in: Counts, num_in: Counts, correct_out: Counts, num_out: Counts
+) -> Float64[np.ndarray, "..."]:
+    """Return the standard error, or the one after a right and a wrong trial were added to each group if that is larger.
+
+    The plain one is 0 where few trials all agree, and whoever waits until errors are small would stop there. Adding a trial
+    of either outcome is what Agresti and Caffo do.
+    """
+    plain = _rates(correct_in, num_in, correct_out, num_out)
+    added = _rates(correct_in + 1.0, num_in + 2.0, correct_out + 1.0, num_out + 2.0)
+    return np.maximum(_stderr(*plain), _stderr(*added))  # NaN where a group is empty
+
+
 def newcombe_interval(correct_in: Counts, num_in: Counts, correct_out: Counts, num_out: Counts) -> Interval:
     r"""Return Newcombe's hybrid score interval of :math:`p - q`.
 
@@ -74,7 +89,7 @@ def newcombe_interval(correct_in: Counts, num_in: Counts, correct_out: Counts, n
     Statistics in Medicine 17 (1998), method 10. It holds the estimate and lies within -1 .. 1.
     """
     p, n_in, q, n_out = _rates(correct_in, num_in, correct_out, num_out)
-    (low_p, high_p), (low_q, high_q) = _wilson(p, n_in), _wilson(q, n_out)
+    (low_p, high_p), (low_q, high_q) = wilson_interval(p, n_in), wilson_interval(q, n_out)
     ci_low = p - q - np.sqrt((p - low_p) ** 2 + (high_q - q) ** 2)
     ci_high = p - q + np.sqrt((high_p - p) ** 2 + (q - low_q) ** 2)
     return ci_low, ci_high
@@ -114,8 +129,8 @@ def largest_stderr(num_in: Counts, num_out: Counts) -> float:
     return float(np.sqrt(0.25 / num_in[defined] + 0.25 / num_out[defined]).max())
 
 
-def _wilson(p: NDArray[np.float64], n: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Wilson's score limits of one proportion."""
+def wilson_interval(p: NDArray[np.float64], n: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Wilson's 95% score limits of one proportion p of n; NaN where n is 0."""
     z2 = Z_95**2
     with np.errstate(divide="ignore", invalid="ignore"):
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)

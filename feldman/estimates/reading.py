@@ -251,8 +251,13 @@ class BitReader:
         return np.unpackbits(self._planned[block], count=self._store.num_train).view(bool)
 
 
-def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda done, total: None) -> TrialBits:
-    """Read the bits of all committed blocks: (2 num_train + num_test) x num_trials / 8 bytes.
+def read_bits(
+    store: TrialStore,
+    on_chunks: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    blocks: list[int] | None = None,
+) -> TrialBits:
+    """Read the bits of committed blocks: (2 num_train + num_test) x num_trials / 8 bytes.
 
     Parameters
     ----------
@@ -260,13 +265,15 @@ def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda 
         The store.
     on_chunks
         Told how many chunks of examples have been read, and how many there are.
+    blocks
+        Which committed blocks; by default all.
 
     Raises
     ------
     RunDirectoryError
         If no block is committed yet.
     CorruptStoreError
-        If any committed block is damaged; none is left out silently.
+        If any of these blocks is damaged; none is left out silently.
     """
     done, total = 0, 0
 
@@ -275,7 +282,7 @@ def read_bits(store: TrialStore, on_chunks: Callable[[int, int], None] = lambda 
         done += chunks
         on_chunks(done, total)
 
-    reader = BitReader(store, on_chunks=count)
+    reader = BitReader(store, blocks, count)
     total = reader.num_chunks()
     test_correct = reader.read_test()
     mask, train_correct = reader.read_train(range(store.num_train))

@@ -20,6 +20,7 @@ from feldman.results.tables import influence_table, memorization_table
 from feldman.trials.plan import subset_size
 from feldman.trials.reading_ahead import in_order
 from feldman.trials.rundir import RunPaths, run_paths, writer_of
+from feldman.trials.stopping import StoppingRecord
 from feldman.trials.store import TrialStore
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class RunStatus:
     """How far a run is.
 
     ``trials`` are the first and the end of those that it trains, all of the plan or a range; ``complete`` says whether they are
-    committed. ``outputs`` are those of ``"margins"`` and ``"predictions"`` that it records beside correctness bits.
+    committed. ``outputs`` are those of ``"margins"`` and ``"predictions"`` that it records beside correctness bits. ``stopping``
+    is the rule by which it ends before its plan does, if it has one.
     """
 
     run: str
@@ -53,6 +55,7 @@ class RunStatus:
     block_size: int
     subset_size: int
     outputs: tuple[str, ...]
+    stopping: StoppingRecord | None
     mean_train_accuracy: float | None
     mean_test_accuracy: float | None
     std_test_accuracy: float | None
@@ -120,6 +123,7 @@ class Run:
             block_size=subsets.block_size,
             subset_size=subset_size(subsets.subset_ratio, store.num_train),
             outputs=store.experiment.outputs.names,
+            stopping=store.stopping,
             mean_train_accuracy=recorded["train_accuracy"][0],
             mean_test_accuracy=recorded["test_accuracy"][0],
             std_test_accuracy=recorded["test_accuracy"][1],
@@ -143,7 +147,8 @@ class Run:
         from feldman.estimates.reading import read_bits
 
         store = self.store
-        return memorization_table(estimate_memorization(read_bits(store)), store.labels("train"))
+        found = estimate_memorization(read_bits(store))
+        return memorization_table(found, store.labels("train"), original=store.original_train_labels())
 
     def influence(self, train: Sequence[int]) -> Float64[np.ndarray, "chosen test"]:
         """Estimate the influence of some training examples on every test example, from the trials committed now.

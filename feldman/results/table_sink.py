@@ -17,6 +17,7 @@ from feldman.estimates.significance import QValues, num_pairs_tested
 from feldman.results.table_writer import TableWriter
 from feldman.results.tables import (
     MEMORIZATION_SCHEMA,
+    ORIGINAL_LABEL,
     TableFacts,
     column,
     influence_schema,
@@ -55,13 +56,15 @@ class TableSink:
         self.facts = facts
         self.train_label = store.labels("train")
         self.target_label = store.labels(facts.selection.targets)
+        self._original = store.original_train_labels()
         self._memorization = np.full(store.num_train, np.nan)
         self._p_values: list[NDArray[np.float64]] = []
         schema = influence_schema(facts.selection.targets)
         path = paths.influence if facts.selection.targets == "test" else paths.influence_on_train
         self._open = ExitStack()
+        columns = MEMORIZATION_SCHEMA if self._original is None else MEMORIZATION_SCHEMA.append(ORIGINAL_LABEL)
         with self._open:  # should the second not open, the first is closed
-            self._memorized = self._open.enter_context(TableWriter(paths.memorization, MEMORIZATION_SCHEMA, facts))
+            self._memorized = self._open.enter_context(TableWriter(paths.memorization, columns, facts))
             self._pairs = self._open.enter_context(TableWriter(path, schema, facts, cut_by=schema.names[1]))
             self._open = self._open.pop_all()
 
@@ -72,7 +75,9 @@ class TableSink:
 
     def take_memorization(self, panel: range, found: Memorization) -> Int64[np.ndarray, " candidate"]:
         """Write the memorization of the next training examples; return those memorized enough to be looked at for pairs."""
-        self._memorized.write(memorization_table(found, self.train_label[panel.start : panel.stop], first=panel.start))
+        part = slice(panel.start, panel.stop)
+        original = None if self._original is None else self._original[part]
+        self._memorized.write(memorization_table(found, self.train_label[part], first=panel.start, original=original))
         self._memorization[panel.start : panel.stop] = found.memorization
         chosen: NDArray[np.int64] = np.flatnonzero(found.memorization >= self.facts.selection.min_memorization)
         return chosen + panel.start

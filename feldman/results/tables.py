@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # queries read tables without paying for the kernel
 
 __all__ = [
     "MEMORIZATION_SCHEMA",
+    "ORIGINAL_LABEL",
     "TableFacts",
     "check_same_trials",
     "column",
@@ -44,6 +45,10 @@ MEMORIZATION_SCHEMA = pa.schema(
         *((name, pa.int64()) for name in ("num_in", "num_out", "correct_in", "correct_out")),
     ]
 )
+
+
+ORIGINAL_LABEL = pa.field("original_label", pa.int64())
+"""The last column where some labels were replaced by random ones: what they were, and of all others the label."""
 
 
 def influence_schema(targets: Targets = "test") -> pa.Schema:
@@ -107,10 +112,18 @@ class TableFacts:
         return cls(**{**known, "selection": PairSelection(**document["selection"])})
 
 
-def memorization_table(memorization: Memorization, labels: NDArray[np.integer], first: int = 0) -> pa.Table:
-    """Return one row a training example, in their order, numbered from ``first``."""
+def memorization_table(
+    memorization: Memorization,
+    labels: NDArray[np.integer],
+    first: int = 0,
+    original: NDArray[np.integer] | None = None,
+) -> pa.Table:
+    """Return one row a training example, in their order, numbered from ``first``; with original labels if some are random."""
     index = np.arange(first, first + len(labels))
-    return _table([index, labels, *memorization.__dict__.values()], MEMORIZATION_SCHEMA)
+    columns = [index, labels, *memorization.__dict__.values()]
+    if original is None:
+        return _table(columns, MEMORIZATION_SCHEMA)
+    return _table([*columns, original], MEMORIZATION_SCHEMA.append(ORIGINAL_LABEL))
 
 
 def influence_table(

@@ -150,13 +150,16 @@ def store_attributes(experiment: Experiment, dataset: dict[str, Any]) -> dict[st
 
 
 def dataset_attributes(dataset: Dataset) -> dict[str, Any]:
-    """Return what a store tells of its data set."""
+    """Return what a store tells of its data set; of random labels, which they are and what they were."""
+    random = dataset.random_labels
+    told = {} if random is None else {name: values.tolist() for name, values in vars(random).items()}
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "num_train": dataset.num_train,
         "num_test": dataset.num_test,
         "class_names": list(dataset.class_names),
+        **({"random_labels": told} if told else {}),
     }
 
 

@@ -58,6 +58,8 @@ class LoopReport:
         Whether it ended before all blocks had been tried.
     hopeless
         Whether that was because none succeeded.
+    enough
+        Whether it ended because nothing more was wanted.
     """
 
     committed: list[int] = field(default_factory=list)
@@ -65,16 +67,17 @@ class LoopReport:
     speculated: list[int] = field(default_factory=list)
     stopped: bool = False
     hopeless: bool = False
+    enough: bool = False
 
 
 def run_blocks(
     blocks: Iterable[int],
     executor: Executor,
-    commit: Callable[[int, Any], None],
+    commit: Callable[[int, Any], bool | None],
     *,
     max_attempts: int,
     should_stop: Callable[[], bool] = lambda: False,
-    on_failure: Callable[[BlockOutcome, int], None] = lambda outcome, attempt: None,
+    on_failure: Callable[[BlockOutcome, int], bool | None] = lambda outcome, attempt: None,
     options: LoopOptions = _USUAL,
 ) -> LoopReport:
     """Run blocks until each is committed or set aside.
@@ -86,19 +89,20 @@ def run_blocks(
     executor
         Where they run.
     commit
-        Called in this thread with each block and its result. What it raises ends the loop.
+        Called in this thread with each block and its result. What it raises ends the loop. If it returns true nothing more is
+        wanted, also not what is in flight.
     max_attempts
         A block that fails so often is set aside and the others go on.
     should_stop
         Asked between polls; once true, nothing more is handed out.
     on_failure
-        Told each failed attempt: its outcome, and the how many-th it was (from 1).
+        Told each failed attempt: its outcome, and the how many-th it was (from 1). It may return true, too.
     options
         See `LoopOptions`.
     """
     report = LoopReport()
     work = _Work(executor, report, max_attempts, on_failure, options, deque(blocks))
-    while (work.waiting or work.in_flight or work.arrived) and not report.stopped:
+    while (work.waiting or work.in_flight or work.arrived) and not (report.stopped or report.enough):
         work.collect(0.0 if work.arrived else _POLL_SECONDS)
         report.hopeless = not (report.committed or work.arrived) and len(report.set_aside) >= _HOPELESS_BLOCKS
         report.stopped = report.hopeless or should_stop()
@@ -107,7 +111,7 @@ def run_blocks(
         if work.arrived:
             work.commit_next(commit)
     grace_polls = options.grace_polls
-    while work.arrived or (work.in_flight and grace_polls > 0):
+    while (work.arrived or (work.in_flight and grace_polls > 0)) and not report.enough:
         if work.arrived:
             work.commit_next(commit)
         else:
@@ -123,7 +127,7 @@ class _Work:
     executor: Executor
     report: LoopReport
     max_attempts: int
-    on_failure: Callable[[BlockOutcome, int], None]
+    on_failure: Callable[[BlockOutcome, int], bool | None]
     options: LoopOptions
     waiting: deque[int]
     in_flight: Flights = field(default_factory=Flights)
@@ -141,7 +145,7 @@ class _Work:
 
     def _fail(self, outcome: BlockOutcome, error: str) -> None:
         self.attempts[outcome.block] += 1
-        self.on_failure(outcome, self.attempts[outcome.block])
+        self.report.enough |= self.on_failure(outcome, self.attempts[outcome.block]) is True
         if self.attempts[outcome.block] >= self.max_attempts:
             self.report.set_aside[outcome.block] = error
         elif self.options.retry_first or outcome.lost:  # nothing speaks against a block that was lost with its node
@@ -163,7 +167,7 @@ class _Work:
                 self.in_flight.add_copy(block)
                 self.report.speculated.append(block)
 
-    def commit_next(self, commit: Callable[[int, Any], None]) -> None:
+    def commit_next(self, commit: Callable[[int, Any], bool | None]) -> None:
         outcome = self.arrived.popleft()
-        commit(outcome.block, outcome.result)
+        self.report.enough |= commit(outcome.block, outcome.result) is True
         self.report.committed.append(outcome.block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from feldman.trials.loop import LoopOptions, LoopReport, run_blocks
 from feldman.trials.ranges import continued
 from feldman.trials.rundir import RunPaths
 from feldman.trials.signals import stop_on_signals
+from feldman.trials.stopping import StoppingRecord, StoppingRule, Watch, settled_stopping
 from feldman.trials.store import TrialStore
 from feldman.trials.task import BlockResult, prepare_block_task
 
-__all__ = ["Progress", "ProgressCallback", "pending_blocks", "prepared_store", "train_pending"]
+__all__ = ["Progress", "ProgressCallback", "pending_blocks", "prepared_store", "stopping_of", "train_pending"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,19 @@ def pending_blocks(store: TrialStore) -> list[int]:
 
 
 def prepared_store(
-    paths: RunPaths, experiment: Experiment, dataset: Dataset, events: EventLog, tell: ProgressCallback
+    paths: RunPaths,
+    experiment: Experiment,
+    dataset: Dataset,
+    events: EventLog,
+    tell: ProgressCallback,
+    *,
+    until: StoppingRule | None = None,
+    grows: bool = False,
 ) -> TrialStore:
     """Make the store, or open it, mend it and let it grow to the experiment's number of trials.
 
-    Blocks that no longer are what was written, or not what the plan says, become pending.
+    Blocks that no longer are what was written, or not what the plan says, become pending. What ``until`` and ``grows`` mean,
+    `settled_stopping` says.
 
     Raises
     ------
@@ -76,7 +85,8 @@ def prepared_store(
         If the storage refuses.
     """
     if not paths.has_store:
-        store = TrialStore.create(paths.store, experiment, dataset)
+        experiment, stopping = settled_stopping(None, None, experiment, until)
+        store = TrialStore.create(paths.store, experiment, dataset, stopping)
         events.write(
             "run_created",
             {
@@ -85,10 +95,17 @@ def prepared_store(
                 "trials": _bounds(experiment.trained_trials),
             },
         )
+        if stopping is not None:
+            _write_rule(stopping, events)
         return store
     store = TrialStore.open(paths.store)
     store.check_experiment(experiment, dataset.fingerprint)  # now that nobody else can change it
+    experiment, stopping = stopping_of(store, experiment, until, grows)
     experiment = continued(store.experiment, experiment, paths.root)
+    if stopping != store.stopping:
+        # Before the run grows: a kill between the two leaves a rule that still has its limit before it.
+        store.record_stopping(stopping)
+        _write_rule(stopping, events)
     store.fit_arrays()
     for name in store.restore_labels(dataset):
         events.write("labels_restored", {"array": name})
@@ -103,6 +120,27 @@ def prepared_store(
     return store
 
 
+def stopping_of(
+    store: TrialStore, experiment: Experiment, until: StoppingRule | None, grows: bool
+) -> tuple[Experiment, StoppingRecord | None]:
+    """Settle how long a run that exists shall be, and by which rule it may end before; see `settled_stopping`."""
+    blocks = store.committed_blocks()
+    num_before = store.experiment.subsets.block_trials(blocks[-1]).stop if blocks else 0
+    return settled_stopping(store.experiment, store.stopping, experiment, until, num_before=num_before, grows=grows)
+
+
+def _write_rule(stopping: StoppingRecord | None, events: EventLog) -> None:
+    if stopping is None:
+        events.write("stopping_rule_forgotten")
+        return
+    told: dict[str, Detail] = {
+        "rule": asdict(stopping.rule),
+        "limit": stopping.limit,
+        "from_trial": stopping.from_trial,
+    }
+    events.write("stopping_rule", told)
+
+
 def train_pending(
     store: TrialStore,
     experiment: Experiment,
@@ -111,6 +149,7 @@ def train_pending(
     launch: Launch,
     events: EventLog,
     tell: ProgressCallback,
+    watch: Watch | None = None,
 ) -> LoopReport:
     """Train and commit every block of the run's range that is pending.
 
@@ -124,6 +163,9 @@ def train_pending(
         Where and how.
     events, tell
         Where to write and tell what happens.
+    watch
+        Told of every block, and asked whether it is enough. It looks at blocks in their order, so one that failed is tried again
+        first.
     """
     pending = pending_blocks(store)
     if not pending:
@@ -131,7 +173,7 @@ def train_pending(
     # The store's own plan: it may have grown since the experiment was read.
     experiment = experiment.model_copy(update={"subsets": store.experiment.subsets})
     decided = decided_experiment(store, experiment)
-    session = _TrainingSession(store, events, tell, experiment.execution.max_attempts)
+    session = _TrainingSession(store, events, tell, experiment.execution.max_attempts, watch)
     tell(Progress(stage="starting", note=_starting_note(experiment, launch.address)))
     prepare = _prepare(decided or experiment, decided is None)
     with (
@@ -160,6 +202,9 @@ def train_pending(
             decided = decide(store, experiment, executor, events, should_stop)
             executor.change_task(_prepare(decided, False))
         session.tell_training()
+        options = LoopOptions(retry_first=watch is not None)
+        if launch.speculate:
+            options = replace(options, submit_copy=executor.submit_copy)
         report = run_blocks(
             pending,
             executor,
@@ -167,7 +212,7 @@ def train_pending(
             max_attempts=experiment.execution.max_attempts,
             should_stop=should_stop,
             on_failure=session.failed,
-            options=LoopOptions(submit_copy=executor.submit_copy) if launch.speculate else LoopOptions(),
+            options=options,
         )
     if report.speculated:
         events.write("speculated", {"blocks": list(report.speculated)})
@@ -178,13 +223,17 @@ def train_pending(
 class _TrainingSession:
     """Commits results, and keeps the counts that progress needs."""
 
-    def __init__(self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int) -> None:
+    def __init__(
+        self, store: TrialStore, events: EventLog, tell: ProgressCallback, max_attempts: int, watch: Watch | None
+    ) -> None:
         self._store, self._events, self._tell, self._max_attempts = store, events, tell, max_attempts
+        self._watch = watch
         self._total = len(store.experiment.trained_trials)
         self._done = self._total - store.num_trials_in(pending_blocks(store))
         self._accuracy_sum, self._num_trained, self._num_unconverged = 0.0, 0, 0
 
-    def commit(self, block: int, result: BlockResult) -> None:
+    def commit(self, block: int, result: BlockResult) -> bool:
+        """Commit a block, and tell whether a rule says that no more are wanted."""
         self._store.commit_block(result)
         self._done += len(result.test_accuracy)
         self._num_trained += len(result.test_accuracy)
@@ -198,15 +247,20 @@ class _TrainingSession:
                 "seconds": round(float(result.train_seconds.sum()), 3),
             },
         )
+        if self._watch is not None:
+            self._watch.committed(block)
         self.tell_training()
+        return self._watch is not None and self._watch.enough
 
-    def failed(self, outcome: BlockOutcome, attempt: int) -> None:
+    def failed(self, outcome: BlockOutcome, attempt: int) -> bool:
+        """Tell of it, and whether a rule now waits in vain: for a block that is set aside."""
         told: dict[str, Detail] = {"block": outcome.block, "attempt": attempt, "error": outcome.error}
         self._events.write("block_failed", told if outcome.node is None else {**told, "node": outcome.node})
         self.tell_training(
             f"block {outcome.block} failed (attempt {attempt} of {self._max_attempts}"
             f"{f', on {outcome.node}' if outcome.node else ''}): {outcome.error}"
         )
+        return self._watch is not None and attempt == self._max_attempts
 
     def worker_failed(self, node: str, problem: str) -> None:
         """Say that a node does not help: the others go on, and nobody would notice."""

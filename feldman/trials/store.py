@@ -40,6 +40,7 @@ from feldman.trials.layout import (
 from feldman.trials.locations import Location
 from feldman.trials.object_zarr import built_object_group, zarr_place
 from feldman.trials.reading_ahead import in_order, num_requests
+from feldman.trials.stopping import StoppingRecord
 from feldman.trials.storage import storage_errors
 from feldman.trials.task import BlockResult, unpack_bits
 
@@ -73,7 +74,9 @@ class TrialStore:
         }
 
     @classmethod
-    def create(cls, path: Location, experiment: Experiment, dataset: Dataset) -> TrialStore:
+    def create(
+        cls, path: Location, experiment: Experiment, dataset: Dataset, stopping: StoppingRecord | None = None
+    ) -> TrialStore:
         """Make an empty store; it is there whole or not at all.
 
         Raises
@@ -83,6 +86,8 @@ class TrialStore:
         """
         with built_group(path) if isinstance(path, Path) else built_object_group(path) as building:
             attributes = store_attributes(experiment, dataset_attributes(dataset))
+            if stopping is not None:
+                attributes["stopping"] = stopping.as_json()
             group = zarr.create_group(building, zarr_format=3, attributes=attributes)
             create_arrays(group, experiment, dataset.y_train, dataset.y_test, dataset.num_classes)
         return cls.open(path)
@@ -167,6 +172,18 @@ class TrialStore:
         return None if found is None else TrainingPath.from_json(found)
 
     @property
+    def stopping(self) -> StoppingRecord | None:
+        """The rule by which the run ends before its plan does, and what it has looked at. None without.
+
+        Raises
+        ------
+        CorruptStoreError
+            If it cannot be read.
+        """
+        found = self.attributes.get("stopping")
+        return None if found is None else StoppingRecord.from_json(found)
+
+    @property
     def num_train(self) -> int:
         """Number of training examples."""
         return self._arrays["train_label"].shape[0]
@@ -193,6 +210,21 @@ class TrialStore:
         for chunk in range(-(-array.shape[0] // array.chunks[0])):
             self._require_chunk(f"{part}_label", (chunk,))
         return np.asarray(array[:])
+
+    def original_train_labels(self) -> Integer[np.ndarray, " train"] | None:
+        """Return the labels of the training examples before some were replaced by random ones; None where none was.
+
+        Raises
+        ------
+        ValueError
+            If a chunk is missing or does not decode to what was written.
+        """
+        random = self.attributes["dataset"].get("random_labels")
+        if random is None:
+            return None
+        labels = self.labels("train").copy()
+        labels[random["train_index"]] = random["original_label"]
+        return labels
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one of the Zarr arrays."""
@@ -365,6 +397,20 @@ class TrialStore:
         """Remember how trials are trained, for the next resume."""
         with storage_errors(self.path):
             self._group.update_attributes({"training_path": path.as_json()})
+
+    def record_stopping(self, record: StoppingRecord | None) -> None:
+        """Remember a stopping rule and what it looked at.
+
+        Once it is met, the plan ends with the last look and blocks beyond are taken out, so that what arrived early changes
+        nothing. Rule and plan are written together; a kill after that leaves arrays too long, which `fit_arrays` mends.
+        """
+        attributes: dict[str, Any] = {"stopping": None if record is None else record.as_json()}
+        if record is not None and record.outcome == "met" and record.looked_at < self.experiment.subsets.num_trials:
+            self.experiment = self.experiment.replace("subsets", {"num_trials": record.looked_at})
+            attributes["experiment"] = self.experiment.model_dump(mode="json")
+        with storage_errors(self.path):
+            self._group.update_attributes(attributes)
+        self.fit_arrays()
 
     def check_trainable(self) -> None:
         """Refuse to train trials of a store that was imported.

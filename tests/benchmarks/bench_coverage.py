@@ -1,23 +1,27 @@
 """`make bench-coverage`: how often 95% intervals cover, how often chance looks significant; build/bench/coverage.json.
 
 Coverage of the three intervals and sizes of the two tests are exact: binomial probabilities, summed. Then the estimators
-themselves, on learners whose truth is known in closed form, and q-values on trials with planted dependence.
+themselves, on learners whose truth is known in closed form, with a number of trials that was fixed and with one that a stopping
+rule chose, and q-values on trials with planted dependence.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
 
-from feldman.estimates.bits import TrialBits
+import numpy as np
+
+from feldman.estimates.bits import TrialBits, take_trials
 from feldman.estimates.influence import estimate_influence, select_pairs
 from feldman.estimates.intervals import Difference
-from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.memorization import count_memorization, estimate_memorization
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
 from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_values
+from feldman.studies.stopping import halves_agreement, next_look, reached_stderr
+from feldman.trials.stopping import StoppingRule
 from tests.benchmarks.coverage import INTERVALS, TESTS, exact_coverage, exact_size
-from tests.benchmarks.planted import planted_learner, quality_trials
+from tests.benchmarks.planted import Planted, planted_learner, quality_trials, tail_learner
 from tests.benchmarks.report import Row, write_report
 
 NUM_TRIALS = (50, 250, 2_000)
@@ -27,6 +31,8 @@ RATES = (
 )  # fmt: skip
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-8)
 REPEATS = 400
+RULES = (StoppingRule(stderr=0.1), StoppingRule(stderr=0.05), StoppingRule(jaccard=0.4), StoppingRule(jaccard=0.6))
+STOPPED_REPEATS, MOST_TRIALS, BLOCK_SIZE = 200, 2_000, 10
 FALSE_SHARE = 0.05
 
 
@@ -34,6 +40,9 @@ def main() -> None:
     rows = [*coverage_table(), *size_table()]
     for num_trials in (250, 1_000):
         rows += planted_truth(num_trials)
+    for rule in RULES:
+        rows += stopped_runs(rule)
+    rows += stopped_tail(RULES[0])
     rows += false_discoveries()
     write_report("coverage", rows)
 
@@ -86,28 +95,96 @@ def size_table() -> list[Row]:
 
 def planted_truth(num_trials: int) -> list[Row]:
     """Estimate a known truth many times over: the mean error beside its own noise, and how often intervals cover."""
+    learner, where = planted_learner(), f"{num_trials} trials"
+    rows = []
+    for name, (error, noise, covered) in repeated(
+        learner, REPEATS, lambda seed: learner.trials(num_trials, seed)
+    ).items():
+        print(f"{where}, {name}: mean error {error:+.5f} (noise {noise:.5f}), covered {covered:.4f}")
+        rows += [
+            within(f"{name}, {where}: |bias| / noise", abs(error) / noise, 0, 3, REPEATS),
+            within(f"{name}, {where}: covered", covered, 0.94, 0.97, REPEATS),
+        ]
+    return rows
+
+
+def stopped_runs(rule: StoppingRule) -> list[Row]:
+    """The same when the trials themselves say when to stop: a rule must not choose moments at which estimates are wrong."""
     learner = planted_learner()
+    lengths: list[int] = []
+
+    def trials(seed: int) -> TrialBits:
+        stopped = until_met(rule, learner.trials(MOST_TRIALS, seed))
+        lengths.append(stopped.num_trials)
+        return stopped
+
+    found = repeated(learner, STOPPED_REPEATS, trials)
+    low, median, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+    print(f"{rule.in_words()}: stopped at {low:.0f} to {high:.0f} trials, median {median:.0f}; longest {max(lengths)}")
+    rows = [within(f"{rule.in_words()}: longest", max(lengths), 0, MOST_TRIALS - 1, STOPPED_REPEATS)]
+    for name, (error, noise, covered) in found.items():
+        print(f"  {name}: mean error {error:+.5f} (noise {noise:.5f}), covered {covered:.4f}")
+        rows.append(within(f"{name}, {rule.in_words()}: covered", covered, 0.94, 0.97, STOPPED_REPEATS))
+    return rows
+
+
+def stopped_tail(rule: StoppingRule, repeats: int = 1_000, num_memorized: int = 4) -> list[Row]:
+    """The same where a few memorized examples alone decide when to stop: coverage of just these, the worst case for a rule."""
+    learner = tail_learner(num_memorized=num_memorized)
+    truth, covered, lengths, errors = learner.memorization[:num_memorized], [], [], []
+    for seed in range(repeats):
+        bits = until_met(rule, learner.trials(600, seed))
+        found = estimate_memorization(bits)
+        low, high = found.ci_low[:num_memorized], found.ci_high[:num_memorized]
+        covered.append(float(np.mean((low <= truth) & (truth <= high))))
+        errors.append(float((found.memorization[:num_memorized] - truth).mean()))
+        lengths.append(bits.num_trials)
+    ends, noise = np.quantile(lengths, [0.05, 0.95]), float(np.std(errors, ddof=1)) / repeats**0.5
+    print(f"{rule.in_words()}, decided by {num_memorized} of 120: stopped at {ends[0]:.0f} to {ends[1]:.0f} trials")
+    print(
+        f"  their memorization: mean error {np.mean(errors):+.5f} (noise {noise:.5f}), covered {np.mean(covered):.4f}"
+    )
+    return [
+        within(
+            "memorization of the few that decide when to stop: covered", float(np.mean(covered)), 0.94, 0.97, repeats
+        )
+    ]
+
+
+def until_met(rule: StoppingRule, bits: TrialBits) -> TrialBits:
+    """Return the first trials, up to where a run of blocks of 10 would have stopped."""
+    last, labels = 0, (np.zeros(len(bits.subset_mask), np.int64), np.zeros(len(bits.test_correct), np.int64))
+    for end in range(BLOCK_SIZE, bits.num_trials + 1, BLOCK_SIZE):
+        if end < next_look(rule, last):
+            continue
+        last, first = end, take_trials(bits, np.arange(end))
+        value = reached_stderr(count_memorization(first), end) if rule.stderr else halves_agreement(first, labels)
+        if rule.is_met_by(value):
+            return first
+    return bits
+
+
+def repeated(
+    learner: Planted, repeats: int, trials: Callable[[int], TrialBits]
+) -> dict[str, tuple[float, float, float]]:
+    """Estimate many times; return, of each kind of estimate, the mean error, its own noise and the share that is covered."""
     truths = {
         "memorization": learner.memorization,
         "influence of the key": learner.memorization,
         "influence of others": learner.influence[~np.eye(len(learner.rate_in), dtype=bool)],
     }
-    errors: dict[str, list[NDArray[np.float64]]] = {name: [] for name in truths}
-    covered: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in truths}
-    for seed in range(REPEATS):
-        for name, found in estimates(learner.trials(num_trials, seed)).items():
-            errors[name].append(found.value - truths[name])
-            covered[name].append((found.ci_low <= truths[name]) & (truths[name] <= found.ci_high))
-    rows = []
-    for name in truths:
-        means = np.array([values.mean() for values in errors[name]])  # repeats are independent, examples are not quite
-        noise = means.std(ddof=1) / np.sqrt(REPEATS)
-        print(f"{num_trials} trials, {name}: mean error {means.mean():+.5f} (noise {noise:.5f})")
-        rows += [
-            within(f"{name}, {num_trials} trials: |bias| / noise", abs(means.mean()) / noise, 0, 3, REPEATS),
-            within(f"{name}, {num_trials} trials: covered", float(np.mean(covered[name])), 0.94, 0.97, REPEATS),
-        ]
-    return rows
+    errors: dict[str, list[float]] = {name: [] for name in truths}
+    covered: dict[str, list[float]] = {name: [] for name in truths}
+    for seed in range(repeats):
+        for name, found in estimates(trials(seed)).items():
+            errors[name].append(
+                float((found.value - truths[name]).mean())
+            )  # repeats are independent, examples are not quite
+            covered[name].append(float(np.mean((found.ci_low <= truths[name]) & (truths[name] <= found.ci_high))))
+    return {
+        name: (float(np.mean(means)), float(np.std(means, ddof=1)) / repeats**0.5, float(np.mean(covered[name])))
+        for name, means in errors.items()
+    }
 
 
 def estimates(bits: TrialBits) -> dict[str, Difference]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from feldman.estimates.bits import TrialBits, pack_trials
 from feldman.trials.plan import subset_masks, subset_size
 
-__all__ = ["Planted", "planted_learner", "quality_trials"]
+__all__ = ["Planted", "planted_learner", "quality_trials", "tail_learner"]
 
 RATIO = 0.7
 
@@ -54,6 +54,12 @@ def planted_learner(num_examples: int = 60) -> Planted:
     rng = np.random.default_rng(0)
     rate_in = np.concatenate([np.linspace(0.5, 1.0, num_examples - 4), [0.5, 0.99, 0.999, 1.0]])
     return Planted(rate_in=rate_in, rate_out=rate_in * rng.permutation(np.linspace(0.0, 1.0, num_examples)))
+
+
+def tail_learner(num_examples: int = 120, num_memorized: int = 4) -> Planted:
+    """All but a few examples are nearly always right; these few, which come first, without themselves one time in five."""
+    memorized = np.arange(num_examples) < num_memorized
+    return Planted(rate_in=np.where(memorized, 0.95, 0.98), rate_out=np.where(memorized, 0.2, 0.97))
 
 
 def quality_trials(

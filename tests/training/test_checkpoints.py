@@ -97,7 +97,7 @@ def test_a_trial_that_was_cut_off_goes_on_to_the_same_bits_and_repeats_at_most_a
 
 def enlarged(dataset: Dataset) -> Dataset:
     """Images of 32 pixels, few of them: what a network of photographs takes."""
-    large = {
+    large: dict[str, Any] = {
         name: np.repeat(np.repeat(getattr(dataset, name), 4, axis=1), 4, axis=2)[:60] for name in ("x_train", "x_test")
     }
     return Dataset(

@@ -118,6 +118,31 @@ def test_every_block_is_committed_exactly_once_or_set_aside(
     assert executor.most_in_flight <= num_workers
 
 
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 30), st.booleans())
+def test_once_a_commit_says_enough_nothing_is_committed_or_waited_for(
+    seed: int, num_workers: int, num_wanted: int, fails: bool
+) -> None:
+    executor = FakeExecutor(random.Random(seed), num_workers, {5: 9} if fails else {})
+    committed: list[int] = []
+
+    def commit(block: int, result: str) -> bool:
+        committed.append(block)
+        executor.answers = len(committed) < num_wanted  # what is in flight then never comes back
+        return not executor.answers
+
+    report = run_blocks(
+        range(50),
+        executor,
+        commit,
+        max_attempts=2,
+        on_failure=lambda outcome, attempt: attempt == 2,
+        options=LoopOptions(grace_polls=10**9),
+    )
+    assert (report.enough, report.stopped, report.hopeless) == (True, False, False)
+    assert report.committed == committed
+    assert len(committed) == num_wanted or (set(report.set_aside) == {5} and len(committed) < num_wanted)
+
+
 @given(chances, st.integers(1, 6), st.integers(0, 30), failure_counts)
 def test_after_a_stop_nothing_is_handed_out_and_what_is_in_flight_is_settled(
     chance: random.Random, num_workers: int, stop_at: int, failures: dict[int, int]
