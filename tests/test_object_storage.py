@@ -31,7 +31,7 @@ from feldman.trials.rundir import RunPaths, run_paths, writer_lock
 from feldman.trials.session import pending_blocks, prepared_store
 from feldman.trials.store import TrialStore
 from tests.commands import Commands
-from tests.conftest import cli_environment, small_dataset
+from tests.conftest import cli_environment, long, small_dataset
 from tests.object_store import (
     KEY,
     SECRET,
@@ -165,6 +165,7 @@ def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(bu
     assert names.count("run_created") == names.count("interrupted") == names.count("run_finished") == 1
 
 
+@long
 def test_a_driver_that_was_stopped_until_its_lease_ran_out_writes_nothing_when_it_wakes(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
