@@ -140,6 +140,7 @@ def test_every_command_says_of_a_run_on_s3_what_it_says_of_one_in_a_folder(
     np.testing.assert_array_equal(masks, open_run(tmp_path / "local").to_xarray()["subset_mask"].to_numpy())
 
 
+@long
 def test_a_run_on_s3_that_was_killed_and_interrupted_ends_as_one_that_was_not(bucket: str, tmp_path: Path) -> None:
     experiment, run = write_experiment(tmp_path, sleep_seconds=0.5, num_trials=48), f"{bucket}/run"
     environment = cli_environment()
@@ -215,6 +216,7 @@ def test_a_storage_that_fails_for_a_while_changes_no_byte(bucket: str, tmp_path:
     )
 
 
+@long
 def test_a_storage_that_fails_for_longer_stops_the_run_which_goes_on_when_it_is_back(
     bucket: str, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

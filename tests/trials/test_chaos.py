@@ -12,6 +12,7 @@ import pytest
 
 from feldman.trials.integrity import find_damage
 from feldman.trials.store import TrialStore
+from tests.conftest import long
 from tests.runs import FeldmanProcess, assert_same_run, calls_of, event_names, finish, run_files, write_experiment
 
 ROUNDS = int(os.environ.get("FELDMAN_CHAOS_ROUNDS", "6"))
@@ -192,6 +193,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_interrupted(
     _let_loose(chaos, ROUNDS, "kill -9 of the process, trained in process", capsys)
 
 
+@long
 @pytest.mark.ray
 @pytest.mark.timeout(3600)
 def test_killed_at_any_moment_with_its_ray_a_run_ends_as_if_never_interrupted(

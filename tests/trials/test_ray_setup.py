@@ -28,7 +28,7 @@ from feldman.trials.loop import run_blocks
 from feldman.trials.ray_cluster import BlockResources, Node
 from feldman.trials.ray_executor import RayExecutor
 from feldman.trials.task import prepare_block_task
-from tests.conftest import cli_environment
+from tests.conftest import cli_environment, long
 from tests.learners import nearest_centroid
 from tests.runs import FeldmanProcess, event_names, wait_until, write_experiment
 from tests.trials.scripts import Script, prepare_scripted
@@ -95,6 +95,7 @@ def prepare_on_gpu(experiment: Experiment, folder: str, shared: Dataset) -> Task
     return task
 
 
+@long
 def test_four_workers_share_a_gpu_of_which_a_block_takes_a_quarter(tmp_path: Path) -> None:
     """The GPU is one in name only: Ray hands it out all the same, and torch computes on the CPU."""
     from ray.cluster_utils import Cluster
