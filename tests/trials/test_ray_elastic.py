@@ -20,7 +20,7 @@ from feldman.trials.loop import run_blocks
 from feldman.trials.ray_cluster import BlockResources, check_runtime_env, this_node
 from feldman.trials.ray_executor import RayExecutor
 from tests.clusters import TestCluster, worker_pids
-from tests.conftest import long, small_arrays, small_experiment
+from tests.conftest import small_arrays, small_experiment
 from tests.learners import nearest_centroid
 from tests.runs import wait_until
 from tests.trials.scripts import Script, ScriptedError, prepare_scripted
@@ -62,7 +62,6 @@ def _joined(executor: RayExecutor, number: int) -> None:
     wait_until(lambda: executor.wait(0.1) or executor.num_free == number, f"{number} workers have joined")
 
 
-@long
 def test_a_node_that_joins_is_used_unless_a_number_of_workers_is_asked_for(
     cluster: TestCluster, tmp_path: Path
 ) -> None:
