@@ -9,13 +9,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "StoppingRule", "__version__", "load_experiment", "merge", "open_run", "resume", "run"]
+__all__ = [
+    "Experiment",
+    "Run",
+    "StoppingRule",
+    "__version__",
+    "load_experiment",
+    "merge",
+    "open_run",
+    "removal",
+    "resume",
+    "run",
+]
 
 if TYPE_CHECKING:
     from feldman.experiment import Experiment
     from feldman.experiment_files import load_experiment
     from feldman.job import resume, run
     from feldman.merge_job import merge
+    from feldman.removal_job import removal
     from feldman.results.run import Run, open_run
     from feldman.trials.stopping import StoppingRule
 
@@ -26,6 +38,7 @@ _HOMES = {
     "load_experiment": "feldman.experiment_files",
     "merge": "feldman.merge_job",
     "open_run": "feldman.results.run",
+    "removal": "feldman.removal_job",
     "resume": "feldman.job",
     "run": "feldman.job",
 }

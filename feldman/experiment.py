@@ -41,7 +41,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = ("crop", "flip", "cutout")
 """In the order in which they are applied."""
 
 _LATER_FIELDS = frozenset(
-    {f"dataset.{name}" for name in ("random_labels", "random_labels_seed")}
+    {"dataset.random_labels", "dataset.random_labels_seed", "subsets.design"}
     | {
         f"training.{name}"
         for name in ("warmup", "milestones", "factor", "augment", "crop_padding", "cutout_size", "precision")
@@ -155,6 +155,18 @@ class SubsetsSection(Section):
     block_size: int = Field(
         default=50, ge=1, le=65536, description="Trials a block: the unit of scheduling, storage and retry."
     )
+    design: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Set by `feldman removal` alone: which subsets take the place of random ones, by their fingerprint.",
+    )
+
+    @model_validator(mode="after")
+    def _ratio_matters(self) -> SubsetsSection:
+        """Refuse a ratio that would not be looked at."""
+        if self.design is not None and self.subset_ratio != type(self).model_fields["subset_ratio"].default:
+            raise ValueError("subset_ratio says nothing of designed subsets; take it out")
+        return self
 
     @property
     def num_blocks(self) -> int:
@@ -241,7 +253,7 @@ class Experiment(Section):
         """
         left_out = {"dataset.root", "dataset.path", "subsets.num_trials", "subsets.block_size"}
         fields = dict(_flat(self.model_dump(mode="json", exclude={"execution", "outputs"})))
-        sections = {"training": TrainingSection(), "dataset": DatasetSection(name="")}
+        sections = {"training": TrainingSection(), "dataset": DatasetSection(name=""), "subsets": SubsetsSection()}
         defaults = dict(_flat({name: section.model_dump(mode="json") for name, section in sections.items()}))
         left_out |= {key for key in _LATER_FIELDS if fields[key] == defaults[key]}
         if isinstance(self.learner, CnnLearner) and self.learner.vectorize == "auto":

@@ -18,7 +18,14 @@ from feldman.errors import ExperimentError, command, listed, suggestion
 from feldman.experiment import Experiment
 from feldman.learner_sections import LEARNER_KINDS
 
-__all__ = ["experiment_from_document", "experiment_to_toml", "load_experiment", "preset_names", "preset_text"]
+__all__ = [
+    "experiment_from_document",
+    "experiment_to_toml",
+    "load_experiment",
+    "preset_names",
+    "preset_text",
+    "with_overrides",
+]
 
 
 def preset_names() -> list[str]:
@@ -55,6 +62,20 @@ def load_experiment(source: str | Path, overrides: Iterable[str] = ()) -> Experi
     for override in overrides:
         _apply_override(document, override)
     return experiment_from_document(document, origin)
+
+
+def with_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experiment:
+    """Return an experiment with some fields changed, as `load_experiment` changes them.
+
+    Raises
+    ------
+    ExperimentError
+        As `load_experiment`.
+    """
+    document = experiment.model_dump()
+    for override in overrides:
+        _apply_override(document, override)
+    return experiment_from_document(document, "with --set it")
 
 
 def experiment_from_document(document: Mapping[str, Any], origin: str) -> Experiment:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow.compute as pc
 
 from feldman.data.dataset import Dataset
 from feldman.data.load import load_dataset
@@ -23,14 +21,20 @@ from feldman.errors import (
     TrialsFailedError,
     command,
 )
-from feldman.estimates.intervals import largest_stderr
-from feldman.estimates.selection import DEFAULT_MIN_MEMORIZATION, NO_THRESHOLD
 from feldman.experiment import MAX_TRIALS, Experiment
 from feldman.experiment_files import load_experiment
+from feldman.job_summaries import (
+    RunSummary,
+    StudySummary,
+    failed_message,
+    interrupted_message,
+    run_summary,
+    safe_message,
+    study_summary,
+)
 from feldman.learners.load import check_learner
 from feldman.results.refresh import refresh_tables
-from feldman.results.run import RunStatus, open_run
-from feldman.results.tables import count_rows, read_facts, read_table
+from feldman.trials.design import Design
 from feldman.trials.events import EventLog
 from feldman.trials.launch import Launch, check_execution
 from feldman.trials.loop import LoopReport
@@ -48,7 +52,7 @@ from feldman.trials.session import (
 from feldman.trials.stopping import StoppingRule, Watch, settled_stopping
 from feldman.trials.store import TrialStore
 
-__all__ = ["Progress", "RunSummary", "StoppingRule", "resume", "run"]
+__all__ = ["Progress", "RunSummary", "StoppingRule", "StudySummary", "resume", "run", "run_design"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,29 +62,9 @@ class _Asked:
     experiment: Experiment
     dataset: Dataset
     launch: Launch
-    until: StoppingRule | None
+    until: StoppingRule | None = None
     grows: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """What a finished job leaves behind."""
-
-    status: RunStatus
-    num_memorized: int
-    num_pairs: int
-    selection: str
-    min_influence: float
-    min_memorization: float
-    largest_stderr: float
-    seconds: float
-    train_wall_seconds: float
-    memorization_path: str
-    influence_path: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as an object for ``--json``."""
-        return asdict(self)
+    design: Design | None = None
 
 
 def run(
@@ -133,17 +117,44 @@ def run(
     paths, launch = run_paths(path), Launch(address=address, runtime_env=runtime_env, speculate=speculate)
     if not isinstance(experiment, Experiment):
         experiment = load_experiment(experiment)
-    dataset = _checked_dataset(experiment, launch)
-    if paths.has_store:
-        store = TrialStore.open(paths.store)
-        store.check_trainable()
-        store.check_experiment(experiment, dataset.fingerprint)
-        experiment = continued(store.experiment, stopping_of(store, experiment, until, False)[0], paths.root)
-    else:
-        paths.check_new()
-        experiment = planned(settled_stopping(None, None, experiment, until)[0])
-    asked = _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until)
-    return _work(paths, asked, on_progress)
+    if experiment.subsets.design is not None:
+        raise InputError("subsets.design is what `feldman removal RUN` sets; take it out, or use that command")
+    started = time.monotonic()
+    asked = _asked(paths, experiment, launch, until=until)
+    return run_summary(paths, started, _work(paths, asked, on_progress))
+
+
+def run_design(
+    experiment: Experiment,
+    design: Design,
+    path: str | Path,
+    *,
+    launch: Launch,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> StudySummary:
+    """Train the trials of a study whose subsets are designed; go on where an earlier job on the same path stopped.
+
+    Parameters
+    ----------
+    experiment
+        Its ``subsets.design`` is the design's fingerprint.
+    design
+        Which trial learns from what.
+    path
+        The run directory.
+    launch
+        Where and how.
+    on_progress
+        Told how far the job is.
+
+    Raises
+    ------
+    InputError, StoreBusyError, TrialsFailedError, InterruptedRunError
+        As `run`.
+    """
+    paths, started = run_paths(path), time.monotonic()
+    asked = _asked(paths, experiment, launch, design=design)
+    return study_summary(paths, started, _work(paths, asked, on_progress))
 
 
 def resume(
@@ -155,7 +166,7 @@ def resume(
     speculate: bool = False,
     until: StoppingRule | None = None,
     on_progress: ProgressCallback = lambda progress: None,
-) -> RunSummary:
+) -> RunSummary | StudySummary:
     """Finish a run, or let it grow: train blocks that are pending, damaged, or new.
 
     Parameters
@@ -172,8 +183,9 @@ def resume(
     ------
     InputError
         If there is no run, fewer trials are asked for than it has, or more though its range ends before its plan, or its data
-        set is not what it was.
+        set is not what it was; or a rule is given to a study whose subsets are designed.
     """
+    started = time.monotonic()
     paths, launch = run_paths(path), Launch(address=address, runtime_env=runtime_env, speculate=speculate)
     store = TrialStore.open(paths.store)
     store.check_trainable()
@@ -187,12 +199,36 @@ def resume(
             raise InputError(f"a run has at most {MAX_TRIALS} trials; found --num-trials {num_trials}")
         grown = experiment.replace("subsets", {"num_trials": num_trials}).replace("execution", {"trials": None})
         experiment = continued(experiment, grown, paths.root)
+    if store.design is not None and until is not None:
+        raise InputError(f"'{paths.root}' is a study of removed examples: a rule about estimates says nothing of it")
     grows = num_trials is not None
     experiment = stopping_of(store, experiment, until, grows)[0]
     dataset = _checked_dataset(experiment, launch)
     store.check_experiment(experiment, dataset.fingerprint)
-    asked = _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until, grows=grows)
-    return _work(paths, asked, on_progress)
+    asked = _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until, grows=grows, design=store.design)
+    train_wall_seconds = _work(paths, asked, on_progress)
+    return (run_summary if store.design is None else study_summary)(paths, started, train_wall_seconds)
+
+
+def _asked(
+    paths: RunPaths,
+    experiment: Experiment,
+    launch: Launch,
+    *,
+    until: StoppingRule | None = None,
+    design: Design | None = None,
+) -> _Asked:
+    """Check an experiment that begins a run, or goes on with one."""
+    dataset = _checked_dataset(experiment, launch)
+    if paths.has_store:
+        store = TrialStore.open(paths.store)
+        store.check_trainable()
+        store.check_experiment(experiment, dataset.fingerprint)
+        experiment = continued(store.experiment, stopping_of(store, experiment, until, False)[0], paths.root)
+    else:
+        paths.check_new()
+        experiment = planned(settled_stopping(None, None, experiment, until)[0])
+    return _Asked(experiment=experiment, dataset=dataset, launch=launch, until=until, design=design)
 
 
 def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
@@ -206,8 +242,8 @@ def _checked_dataset(experiment: Experiment, launch: Launch) -> Dataset:
     return dataset
 
 
-def _work(paths: RunPaths, asked: _Asked, tell: ProgressCallback) -> RunSummary:
-    """Do the work of `run` and `resume`; an interrupt at any moment says how to go on."""
+def _work(paths: RunPaths, asked: _Asked, tell: ProgressCallback) -> float:
+    """Do the work of a job; an interrupt at any moment says how to go on. Return the seconds of training."""
     try:
         waiting = lambda note: tell(Progress(stage="waiting", note=note))  # noqa: E731
         with writer_lock(paths, waiting) as held, closing(EventLog(held.events)) as events:
@@ -217,10 +253,11 @@ def _work(paths: RunPaths, asked: _Asked, tell: ProgressCallback) -> RunSummary:
         raise InterruptedRunError(message) from None
 
 
-def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: ProgressCallback) -> RunSummary:
-    started = time.monotonic()
+def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: ProgressCallback) -> float:
     experiment, dataset = asked.experiment, asked.dataset
-    store = prepared_store(paths, experiment, dataset, events, tell, until=asked.until, grows=asked.grows)
+    store = prepared_store(
+        paths, experiment, dataset, events, tell, until=asked.until, grows=asked.grows, design=asked.design
+    )
     train_started = time.monotonic()
     try:
         watch = _watch(store, events, tell)
@@ -232,16 +269,17 @@ def _train_and_estimate(paths: RunPaths, asked: _Asked, events: EventLog, tell: 
     except FeldmanError as error:
         events.write("training_failed", {"error": str(error)})
         # Not an InputError even if it was one: the run is there now.
-        raise FeldmanError(f"{error}. {_safe_message(store)}") from error
+        raise FeldmanError(f"{error}. {safe_message(store)}") from error
     train_wall_seconds = time.monotonic() - train_started
     if report.stopped and not report.hopeless:
         events.write("interrupted", {"pending_blocks": len(pending_blocks(store))})
-        raise InterruptedRunError(_interrupted_message(store))
-    refresh_tables(paths, store, events, tell)
+        raise InterruptedRunError(interrupted_message(store))
+    if store.design is None:
+        refresh_tables(paths, store, events, tell)
     if report.set_aside:
-        raise TrialsFailedError(_failed_message(paths, report, len(pending_blocks(store)), experiment))
+        raise TrialsFailedError(failed_message(paths, report, len(pending_blocks(store)), experiment))
     events.write("run_finished", {"num_trials": store.experiment.subsets.num_trials})
-    return _summary(paths, time.monotonic() - started, train_wall_seconds)
+    return train_wall_seconds
 
 
 def _watch(store: TrialStore, events: EventLog, tell: ProgressCallback) -> Watch | None:
@@ -255,45 +293,3 @@ def _watch(store: TrialStore, events: EventLog, tell: ProgressCallback) -> Watch
     watch = StoppingWatch(store, record, events, tell)
     watch.start()
     return watch
-
-
-def _summary(paths: RunPaths, seconds: float, train_wall_seconds: float) -> RunSummary:
-    memorization, _ = read_table(paths.memorization, paths.root)
-    facts = read_facts(paths.influence, paths.root)
-    memorized = facts.selection.min_memorization
-    if memorized <= NO_THRESHOLD:  # pairs were chosen otherwise; an example that is memorized is still the paper's
-        memorized = DEFAULT_MIN_MEMORIZATION
-    return RunSummary(
-        status=open_run(str(paths.root)).status(),
-        num_memorized=pc.sum(pc.greater_equal(memorization["memorization"], memorized)).as_py() or 0,
-        num_pairs=count_rows(paths.influence, paths.root),
-        selection=facts.selection.in_words(),
-        min_influence=facts.selection.min_influence,
-        min_memorization=memorized,
-        largest_stderr=largest_stderr(memorization["num_in"].to_numpy(), memorization["num_out"].to_numpy()),
-        seconds=seconds,
-        train_wall_seconds=train_wall_seconds,
-        memorization_path=str(paths.memorization),
-        influence_path=str(paths.influence),
-    )
-
-
-def _interrupted_message(store: TrialStore) -> str:
-    return f"interrupted; {_safe_message(store)}"
-
-
-def _safe_message(store: TrialStore) -> str:
-    trials = store.experiment.trained_trials
-    safe = len(trials) - store.num_trials_in(pending_blocks(store))
-    within = f" of the range {trials.start}:{trials.stop}" if store.experiment.execution.trials else ""
-    go_on = command("resume", store.path.parent)
-    return f"{safe:,} of {len(trials):,} trials{within} are safe. Go on with: {go_on}"
-
-
-def _failed_message(paths: RunPaths, report: LoopReport, num_pending: int, experiment: Experiment) -> str:
-    block, error = next(iter(report.set_aside.items()))
-    stopped = "; none succeeded, so the others were not tried" if report.hopeless else ""
-    return (
-        f"{len(report.set_aside)} block(s) failed {experiment.execution.max_attempts} times each, {num_pending} are pending"
-        f"{stopped}. First: block {block}: {error}. Details: {paths.events}. To try again: {command('resume', paths.root)}"
-    )

@@ -127,7 +127,8 @@ def merge(
                         "outputs_left_out": list(report.outputs_left_out),
                     },
                 )
-                refresh_tables(paths, TrialStore.open(paths.store), events, on_progress)
+                if sources[0].design is None:
+                    refresh_tables(paths, TrialStore.open(paths.store), events, on_progress)
     except KeyboardInterrupt:
         raise InterruptedRunError(_interrupted_message(paths)) from None
     return MergeSummary(

@@ -15,9 +15,9 @@ from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
-from feldman.job import RunSummary, StoppingRule, resume, run
+from feldman.job import RunSummary, StoppingRule, StudySummary, resume, run
 
-__all__ = ["JobOptions", "resume_job", "run_job"]
+__all__ = ["JobOptions", "read_runtime_env", "resume_job", "run_job", "see_current_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ class JobOptions:
 
 def run_job(experiment: str, path: str, trials: str | None, overrides: list[str], options: JobOptions) -> None:
     """Run, and print what came out."""
-    _see_current_folder()
+    see_current_folder()
     rule = options.rule()
     if trials is not None:
         overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
-    loaded, runtime_env = load_experiment(experiment, overrides), _runtime_env(options.runtime_env)
+    loaded, runtime_env = load_experiment(experiment, overrides), read_runtime_env(options.runtime_env)
     # What a user's own code prints must not get between a script and its JSON.
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = run(
@@ -61,8 +61,8 @@ def run_job(experiment: str, path: str, trials: str | None, overrides: list[str]
 
 def resume_job(path: str, num_trials: int | None, options: JobOptions) -> None:
     """Resume, and print what came out."""
-    _see_current_folder()
-    rule, runtime_env = options.rule(), _runtime_env(options.runtime_env)
+    see_current_folder()
+    rule, runtime_env = options.rule(), read_runtime_env(options.runtime_env)
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = resume(
             path,
@@ -76,7 +76,7 @@ def resume_job(path: str, num_trials: int | None, options: JobOptions) -> None:
     _print_summary(summary, options.as_json)
 
 
-def _runtime_env(path: str | None) -> dict[str, Any] | None:
+def read_runtime_env(path: str | None) -> dict[str, Any] | None:
     """Read a runtime environment; its content is never repeated, since it may be secret."""
     if path is None:
         return None
@@ -102,25 +102,30 @@ def _bounds(trials: str) -> list[int]:
     return [int(bound) for bound in found.groups()]
 
 
-def _see_current_folder() -> None:
+def see_current_folder() -> None:
     """Let a user's own learner be imported from where the command is typed, as `python -m` would."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
 
-def _print_summary(summary: RunSummary, as_json: bool) -> None:
+def _print_summary(summary: RunSummary | StudySummary, as_json: bool) -> None:
     if as_json:
         print_json(summary.as_json())
         return
     status = summary.status
+    if isinstance(summary, StudySummary):
+        print(f"{status.run}: {status.num_committed_trials:,} trials of a removal study")
+        print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
+        print(f"  next               {command('removal', status.run)}")
+        return
     spread = f" +- {100 * status.std_test_accuracy:.2f}" if status.std_test_accuracy is not None else ""
     first, end = status.trials
     within = f" (the range {first}:{end} of {status.num_trials:,} planned)" if status.has_range else ""
     print(f"{status.run}: {status.dataset}, {status.learner}, {status.num_committed_trials:,} trials{within}")
     if status.stopping is not None:
         print(f"  stopping rule      {status.stopping.in_words()}")
-    if status.mean_test_accuracy is not None:
+    if status.mean_test_accuracy is not None and status.subset_size is not None:
         share = f"{100 * status.subset_size / status.num_train:.0f}%"
         print(f"  test accuracy      {100 * status.mean_test_accuracy:.2f}%{spread} (trained on {share})")
     print(

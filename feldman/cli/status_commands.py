@@ -32,9 +32,9 @@ def show_status(path: str, as_json: bool) -> None:
     )
     print(f"  data set       {status.dataset}, {status.num_train:,} training and {status.num_test:,} test examples")
     if status.imported_from is not None:
-        print(f"  imported from  {status.imported_from}, on subsets of {status.subset_size:,}")
+        print(f"  imported from  {status.imported_from}, on {_subsets(status)}")
     else:
-        print(f"  learner        {status.learner}, on subsets of {status.subset_size:,}")
+        print(f"  learner        {status.learner}, on {_subsets(status)}")
     if status.outputs:
         print(f"  records        {listed(status.outputs)}")
     if status.stopping is not None:
@@ -43,7 +43,10 @@ def show_status(path: str, as_json: bool) -> None:
         print(f"  test accuracy  {100 * status.mean_test_accuracy:.2f}%")
     if status.mean_train_seconds is not None:
         print(f"  training       {status.mean_train_seconds:.3g} s a trial")
-    print(f"  tables         {_tables(status)}")
+    if status.num_arms is None:
+        print(f"  tables         {_tables(status)}")
+    else:
+        print(f"  results        {command('removal', status.run)}")
     if status.writer is None and not status.complete and status.imported_from is None:
         print(f"  go on with     {command('resume', status.run)}")
 
@@ -77,6 +80,12 @@ def _show_tables(status: TablesStatus, as_json: bool) -> None:
         f"  pairs          {status.num_pairs:,} (influence >= {status.min_influence:g}, memorization >= "
         f"{status.min_memorization:g}{', of one class' if status.same_class else ''})"
     )
+
+
+def _subsets(status: RunStatus) -> str:
+    if status.subset_size is None:
+        return f"subsets of the {status.num_arms} arms of a removal study"
+    return f"subsets of {status.subset_size:,}"
 
 
 def _state(status: RunStatus) -> str:

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from feldman.cli.options import (
+    AddressOption,
     AllOption,
     FormatOption,
     JsonOption,
     OutputOption,
     PlotOption,
     RunArgument,
+    RuntimeEnvOption,
+    SpeculateOption,
     TopOption,
     num_rows,
 )
@@ -22,7 +25,7 @@ __all__ = ["add_study_commands"]
 
 def add_study_commands(app: typer.Typer) -> None:
     """Let the command line know them."""
-    for command in (stability, plan, cscore, lds, duplicates, null):
+    for command in (stability, plan, cscore, lds, duplicates, null, removal):
         app.command()(command)
 
 
@@ -193,3 +196,64 @@ def null(
     from feldman.cli.null_command import show_null
 
     show_null(run, min_memorization, json)
+
+
+def removal(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run whose estimates say what is memorized; or a study, to see what came out."
+        ),
+    ],
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,M,...",
+            help="Examples memorized at least so much are removed. Default: 0.1, 0.2, 0.25, 0.3 to 0.9.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="R", help="How often each removal is trained. Default: 20.")
+    ] = None,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="Compare with as many random examples of each class, too.")
+    ] = False,
+    by_influence: Annotated[
+        bool,
+        typer.Option(
+            "--by-influence",
+            help="Remove, too, those alone that have a pair of high influence, and those that have none.",
+        ),
+    ] = False,
+    study: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="The run directory of the study. Default: RUN-removal.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Train otherwise than RUN, as in execution.gpus_per_block=1."),
+    ] = None,
+    address: AddressOption = None,
+    runtime_env: RuntimeEnvOption = None,
+    speculate: SpeculateOption = False,
+    plot: PlotOption = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Train without the memorized examples, and without as many random ones; go on where it stopped if STUDY exists."""
+    from feldman.cli.output import chosen_output
+    from feldman.cli.removal_command import RemovalOptions, show_removal
+
+    options = RemovalOptions(
+        thresholds=thresholds,
+        repeats=repeats,
+        by_class=by_class,
+        by_influence=by_influence,
+        study=study,
+        overrides=tuple(overrides or ()),
+        address=address,
+        runtime_env=runtime_env,
+        speculate=speculate,
+        plot=plot,
+    )
+    show_removal(run, options, chosen_output(output_format, json, output))

@@ -20,7 +20,7 @@ from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress
 from feldman.trials.store import TrialStore
 
-__all__ = ["OpenStudy", "open_study", "show_study", "trial_counts"]
+__all__ = ["OpenStudy", "numbers", "open_study", "show_study", "trial_counts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,20 @@ def show_study(
     if output.file is not None:
         print_rows(shown, title, sys.stdout)
         print(f"{output.file}: {table.num_rows:,} rows", file=sys.stderr)
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return the numbers that an option lists, ascending.
+
+    Raises
+    ------
+    QueryError
+        If they are no such list.
+    """
+    try:
+        return tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        raise QueryError(f"{option} lists numbers, as in 0.1,0.5; found '{text}'") from None
 
 
 def trial_counts(text: str) -> tuple[int, ...]:

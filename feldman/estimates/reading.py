@@ -20,7 +20,6 @@ from feldman.estimates.selection import Targets
 from feldman.trials.executor import usable_cores
 from feldman.trials.integrity import Damage, find_small_damage, refuse_damage
 from feldman.trials.layout import TRIAL_ARRAYS
-from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.store import TrialStore
 
 __all__ = ["BitReader", "read_bits"]
@@ -59,7 +58,7 @@ class BitReader:
     Raises
     ------
     RunDirectoryError
-        If no block is committed yet.
+        If no block is committed yet, or subsets were designed.
     CorruptStoreError
         If labels or a marker are damaged.
     """
@@ -70,6 +69,7 @@ class BitReader:
         blocks: list[int] | None = None,
         on_chunks: Callable[[int], None] = lambda count: None,
     ) -> None:
+        store.check_random()
         refuse_damage(store, find_small_damage(store))
         self._store, self._on_chunks = store, on_chunks
         self._num_threads = max(usable_cores(), store.num_requests)
@@ -179,18 +179,15 @@ class BitReader:
         CorruptStoreError
             If seeds are not those of the plan, or accuracies not those of the bits.
         """
-        damage, subsets = [], self._store.experiment.subsets
+        damage, subsets, plan = [], self._store.experiment.subsets, self._store.plan
         for block in self.blocks:
             rows = self._rows(block)
             expected = {
                 "train_accuracy": (_share(self._right["train"][rows], self._num_in[rows]), "its bits"),
                 "test_accuracy": (_share(self._right["test"][rows], self._store.num_test), "its bits"),
             }
-            if self._store.imported_from is None:  # the subsets of others follow from no seed
-                expected["trial_seed"] = (
-                    trial_seeds(subsets.seed, subsets.block_trials(block)),
-                    "the plan of the seed",
-                )
+            if plan is not None:
+                expected["trial_seed"] = (plan.seeds(subsets.block_trials(block)), "the plan of the seed")
             for name in TRIAL_ARRAYS:
                 try:
                     recorded = self._store.read(name, block)
@@ -232,21 +229,21 @@ class BitReader:
             return block, arrays, damage
         mask = arrays["subset_mask"]
         low = column * self._width
-        planned = self._store.imported_from is None
-        if planned and not np.array_equal(mask[0], self._first_subset(block)[low : low + mask.shape[1]]):
+        planned = self._first_subset(block)
+        if planned is not None and not np.array_equal(mask[0], planned[low : low + mask.shape[1]]):
             problem = f"subset_mask of block {block} differs from the plan of the seed"
             damage.append(Damage(block=block, array="subset_mask", problem=problem))
         arrays["num_in"] = _count_right(mask)
         arrays["num_right"] = _count_right(mask & arrays["train_correct"])
         return block, arrays, damage
 
-    def _first_subset(self, block: int) -> NDArray[np.bool_]:
-        """Draw the subset of a block's first trial; kept packed, for the other columns."""
+    def _first_subset(self, block: int) -> NDArray[np.bool_] | None:
+        """Draw the subset of a block's first trial, if there is a plan; kept packed, for the other columns."""
+        plan = self._store.plan
+        if plan is None:
+            return None
         if block not in self._planned:
-            subsets = self._store.experiment.subsets
-            drawn = subset_masks(
-                subsets.seed, subsets.block_trials(block)[:1], self._store.num_train, subsets.subset_ratio
-            )
+            drawn = plan.masks(self._store.experiment.subsets.block_trials(block)[:1])
             self._planned[block] = np.packbits(drawn[0])
         return np.unpackbits(self._planned[block], count=self._store.num_train).view(bool)
 

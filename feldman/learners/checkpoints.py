@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
-__all__ = ["Checkpoints", "State"]
+__all__ = ["Checkpoints", "State", "trial_name"]
 
 State = Mapping[str, NDArray[Any]]
 """All that a training has changed so far, by name."""
+
+
+def trial_name(seed: int, subset: Int64[np.ndarray, " example"]) -> str:
+    """Return the name of a trial among those of its experiment: where subsets are designed, several share a seed."""
+    return f"{seed}-{zlib.crc32(subset.tobytes()):08x}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +41,15 @@ class Checkpoints:
     folder: Path
     every_epochs: int
 
-    def load(self, seed: int) -> State | None:
-        """Return the last state of a trial; None if there is none, or it cannot be read: the trial then begins anew."""
+    def load(self, trial: str) -> State | None:
+        """Return the last state of a trial, by its `trial_name`; None if there is none that can be read: it then begins anew."""
         try:
-            with self._path(seed).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with self._path(trial).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def save(self, seed: int, state: State) -> None:
+    def save(self, trial: str, state: State) -> None:
         """Keep the state of a trial in place of the one before.
 
         Two workers may have one trial in hand, as when one of them was thought lost: both write the same states, whole.
@@ -53,7 +59,7 @@ class Checkpoints:
         OSError
             If the storage refuses.
         """
-        path = self._path(seed)
+        path = self._path(trial)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.partial")
         try:
@@ -65,12 +71,12 @@ class Checkpoints:
         finally:
             partial.unlink(missing_ok=True)
 
-    def forget(self, seeds: Sequence[int]) -> None:
+    def forget(self, trials: Sequence[str]) -> None:
         """Remove the states of trials that have been trained."""
-        for seed in seeds:
-            self._path(seed).unlink(missing_ok=True)
+        for trial in trials:
+            self._path(trial).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _path(self, seed: int) -> Path:
-        return self.folder / f"{seed}.npz"
+    def _path(self, trial: str) -> Path:
+        return self.folder / f"{trial}.npz"

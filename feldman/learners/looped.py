@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from feldman.experiment import TrainingSection
 from feldman.learners.augmentation import Augmenter
-from feldman.learners.checkpoints import Checkpoints, State
+from feldman.learners.checkpoints import Checkpoints, State, trial_name
 from feldman.learners.compiled import Forward, plain_forward
 from feldman.learners.descent import Descent, TrainingSteps, shuffles
 from feldman.learners.device_data import DeviceData
@@ -58,7 +58,8 @@ def looped_training(
         batches = batches_of(len(subset), training.batch_size, has_batch_norm(module))
         num_steps = training.epochs * len(batches)
         state = _State(module, descent, augment.generators, data.device)
-        num_done = state.restore(checkpoints.load(seed)) if checkpoints else 0
+        trial = trial_name(seed, subset.cpu().numpy())
+        num_done = state.restore(checkpoints.load(trial)) if checkpoints else 0
         orders = shuffles(seed, subset, training.epochs)
         for epoch, order in islice(enumerate(orders), num_done, None):  # the orders before are drawn, and left
             for number, batch in enumerate(batches):
@@ -70,7 +71,7 @@ def looped_training(
                 descent.step(gradients, learning_rate_at(training, epoch * len(batches) + number, num_steps))
                 yield
             if checkpoints and (epoch + 1) % checkpoints.every_epochs == 0:
-                checkpoints.save(seed, state.arrays(epoch + 1))
+                checkpoints.save(trial, state.arrays(epoch + 1))
     module.eval()
 
     def logits_of(x: Tensor) -> Tensor:

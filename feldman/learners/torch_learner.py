@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int64
 from feldman.data.dataset import Dataset
 from feldman.experiment import ExecutionSection, OutputsSection, TrainingSection
 from feldman.learner_sections import ImageLearner
-from feldman.learners.checkpoints import Checkpoints
+from feldman.learners.checkpoints import Checkpoints, trial_name
 from feldman.learners.compiled import Forward, compiled_forward, plain_forward
 from feldman.learners.descent import TrainingSteps, evaluated, finished
 from feldman.learners.device_data import DeviceData, training_device
@@ -75,7 +75,9 @@ def torch_learner(
             )
         ]
         if checkpoints is not None:
-            checkpoints.forget([int(seed) for seed in seeds])
+            checkpoints.forget(
+                [trial_name(int(seed), np.flatnonzero(mask)) for seed, mask in zip(seeds, masks, strict=True)]
+            )
         return _joined(parts)
 
     return learner
@@ -96,6 +98,7 @@ def data_on_device(execution: ExecutionSection, dataset: Dataset) -> DeviceData:
     # One block, cpus_per_block threads, whatever the machine: the order of float additions, and so the bits, depend on it.
     torch.set_num_threads(execution.cpus_per_block)
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # convolutions would keep 10 of 23 bits, where float32 was asked for
     return DeviceData.of(dataset, training_device(execution))
 
 

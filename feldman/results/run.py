@@ -37,7 +37,8 @@ class RunStatus:
 
     ``trials`` are the first and the end of those that it trains, all of the plan or a range; ``complete`` says whether they are
     committed. ``outputs`` are those of ``"margins"`` and ``"predictions"`` that it records beside correctness bits. ``stopping``
-    is the rule by which it ends before its plan does, if it has one.
+    is the rule by which it ends before its plan does, if it has one. ``num_arms`` are those of a study whose subsets are designed
+    (``subset_size`` is then that of no one); None of a run with random subsets.
     """
 
     run: str
@@ -53,7 +54,8 @@ class RunStatus:
     num_blocks: int
     num_committed_blocks: int
     block_size: int
-    subset_size: int
+    subset_size: int | None
+    num_arms: int | None
     outputs: tuple[str, ...]
     stopping: StoppingRecord | None
     mean_train_accuracy: float | None
@@ -121,7 +123,8 @@ class Run:
             num_blocks=store.num_blocks,
             num_committed_blocks=len(blocks),
             block_size=subsets.block_size,
-            subset_size=subset_size(subsets.subset_ratio, store.num_train),
+            subset_size=None if store.design else subset_size(subsets.subset_ratio, store.num_train),
+            num_arms=len(store.design.arms) if store.design else None,
             outputs=store.experiment.outputs.names,
             stopping=store.stopping,
             mean_train_accuracy=recorded["train_accuracy"][0],

@@ -10,10 +10,10 @@ from feldman.data.dataset import Dataset
 from feldman.data.mapped import MappedDataset
 from feldman.experiment import Experiment
 from feldman.learners.training_path import TrainingPath, assumed_path, on_path, possible_paths
+from feldman.trials.design import Design, made_plan
 from feldman.trials.events import EventLog
 from feldman.trials.executor import Executor
 from feldman.trials.loop import run_blocks
-from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.store import TrialStore
 
 __all__ = ["chosen", "decide", "decided_experiment", "prepare_calibration_task"]
@@ -23,7 +23,11 @@ _CLEARLY_FASTER = 1.15
 
 
 def prepare_calibration_task(
-    experiment: Experiment, import_paths: tuple[str, ...], shared: Dataset | MappedDataset
+    experiment: Experiment,
+    import_paths: tuple[str, ...],
+    shared: Dataset | MappedDataset,
+    *,
+    design: Design | None = None,
 ) -> Callable[[int], list[float]]:
     """Make the task that tries, with the trials of a block, every way that an experiment leaves open.
 
@@ -32,15 +36,13 @@ def prepare_calibration_task(
     sys.path.extend(path for path in import_paths if path not in sys.path)
     dataset = shared.open() if isinstance(shared, MappedDataset) else shared
     subsets = experiment.subsets
+    plan = made_plan(subsets, dataset.y_train, design)
 
     def calibrate(block: int) -> list[float]:
         from feldman.learners.calibration import seconds_per_step
 
         trials = subsets.block_trials(block)
-        masks = subset_masks(subsets.seed, trials, dataset.num_train, subsets.subset_ratio)
-        return seconds_per_step(
-            experiment, dataset, possible_paths(experiment), masks, trial_seeds(subsets.seed, trials)
-        )
+        return seconds_per_step(experiment, dataset, possible_paths(experiment), plan.masks(trials), plan.seeds(trials))
 
     return calibrate
 

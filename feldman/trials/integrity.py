@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from feldman.errors import CorruptStoreError, command
 from feldman.learners.outputs import margins_agree, predictions_agree
-from feldman.trials.plan import subset_masks, trial_seeds
 from feldman.trials.reading_ahead import in_order
 from feldman.trials.store import TrialStore
 from feldman.trials.task import subset_accuracy
@@ -131,16 +130,15 @@ def damage_in_words(damage: list[Damage]) -> str:
 
 
 def _differences(store: TrialStore, block: int, arrays: dict[str, NDArray[Any]], every_trial: bool) -> list[Damage]:
-    subsets = store.experiment.subsets
-    trials = subsets.block_trials(block)
+    trials, plan = store.experiment.subsets.block_trials(block), store.plan
     masks = arrays["subset_mask"]
     expected: dict[str, tuple[NDArray[Any], str]] = {}
-    if store.imported_from is None:  # the subsets of others follow from no seed
+    if plan is not None:
         drawn = trials if every_trial else trials[:1]
         planned = masks.copy()
-        planned[: len(drawn)] = subset_masks(subsets.seed, drawn, store.num_train, subsets.subset_ratio)
+        planned[: len(drawn)] = plan.masks(drawn)
         expected["subset_mask"] = (planned, "the plan of the seed")
-        expected["trial_seed"] = (trial_seeds(subsets.seed, trials), "the plan of the seed")
+        expected["trial_seed"] = (plan.seeds(trials), "the plan of the seed")
     expected["train_accuracy"] = (subset_accuracy(masks, arrays["train_correct"]), "its bits")
     expected["test_accuracy"] = (arrays["test_correct"].mean(axis=1).astype(np.float32), "its bits")
     differing = {

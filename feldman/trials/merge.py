@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feldman.errors import InputError, RunDirectoryError, StoreMismatchError, command
 from feldman.experiment import Experiment
 from feldman.learners.training_path import assumed_path
+from feldman.trials.design_storage import write_design
 from feldman.trials.integrity import find_small_damage, read_checked, refuse_damage
 from feldman.trials.layout import BIT_ARRAYS, BLOCK_ARRAYS, create_arrays, output_arrays, store_attributes
 from feldman.trials.store import TrialStore, built_group
@@ -161,6 +162,8 @@ def merge_stores(
         group = zarr.create_group(building, zarr_format=3, attributes=attributes)
         num_classes = len(first.attributes["dataset"]["class_names"])
         create_arrays(group, experiment, first.labels("train"), first.labels("test"), num_classes)
+        if first.design is not None:
+            write_design(group, first.design)
         merged = TrialStore.open(building)
         if first.training_path is not None:
             merged.record_training_path(first.training_path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt64
 
 from feldman.errors import ExperimentError
 
-__all__ = ["subset_masks", "subset_size", "trial_seeds"]
+__all__ = ["Plan", "RandomPlan", "drawn_seeds", "random_words", "subset_masks", "subset_size", "trial_seeds"]
 
 _SUBSET_STREAM = 0
 _SEED_STREAM = 1
@@ -65,13 +68,18 @@ def subset_masks(
         As `subset_size`.
     """
     size = subset_size(subset_ratio, num_train)
-    index = np.arange(num_train, dtype=np.uint64)
-    high = np.uint64(~((1 << _INDEX_BITS) - 1) & (2**64 - 1))
     masks = np.empty((len(trials), num_train), dtype=bool)
     for row, trial in enumerate(trials):
-        words = (_raw(seed, trial, _SUBSET_STREAM, num_train) & high) | index
+        words = random_words(seed, trial, _SUBSET_STREAM, num_train)
         masks[row] = words <= np.partition(words, size - 1)[size - 1]
     return masks
+
+
+def random_words(seed: int, number: int, stream: int, num_train: int) -> UInt64[np.ndarray, " {num_train}"]:
+    """Return a random number for each example, no two alike: those with the smallest are a random subset; see `subset_masks`."""
+    high = np.uint64(~((1 << _INDEX_BITS) - 1) & (2**64 - 1))
+    words: np.ndarray = (_raw(seed, number, stream, num_train) & high) | np.arange(num_train, dtype=np.uint64)
+    return words
 
 
 def trial_seeds(seed: int, trials: range) -> Int64[np.ndarray, " trial"]:
@@ -82,7 +90,49 @@ def trial_seeds(seed: int, trials: range) -> Int64[np.ndarray, " trial"]:
     ndarray of int64 [trial]
         0 to 2**63 - 1.
     """
-    return np.array([_raw(seed, trial, _SEED_STREAM, 1)[0] >> np.uint64(1) for trial in trials]).astype(np.int64)
+    return drawn_seeds(seed, trials, _SEED_STREAM)
+
+
+def drawn_seeds(seed: int, numbers: range, stream: int) -> Int64[np.ndarray, " number"]:
+    """Draw a seed, 0 to 2**63 - 1, for each of some numbers of one stream."""
+    return np.array([_raw(seed, number, stream, 1)[0] >> np.uint64(1) for number in numbers]).astype(np.int64)
+
+
+class Plan(Protocol):
+    """Which examples each trial of a run learns from, and its seed."""
+
+    def masks(self, trials: range) -> Bool[np.ndarray, "trial train"]:
+        """Return the subsets of some trials."""
+        ...
+
+    def seeds(self, trials: range) -> Int64[np.ndarray, " trial"]:
+        """Return the seeds of some trials."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPlan:
+    """The plan of an estimate: every trial learns from a random subset, `subset_masks`.
+
+    Attributes
+    ----------
+    seed, subset_ratio
+        The experiment's.
+    num_train
+        Number of training examples.
+    """
+
+    seed: int
+    subset_ratio: float
+    num_train: int
+
+    def masks(self, trials: range) -> Bool[np.ndarray, "trial train"]:
+        """Draw the subsets of some trials."""
+        return subset_masks(self.seed, trials, self.num_train, self.subset_ratio)
+
+    def seeds(self, trials: range) -> Int64[np.ndarray, " trial"]:
+        """Draw the seeds of some trials."""
+        return trial_seeds(self.seed, trials)
 
 
 def _raw(seed: int, trial: int, stream: int, count: int) -> np.ndarray:

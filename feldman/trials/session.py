@@ -11,6 +11,7 @@ from feldman.data.dataset import Dataset
 from feldman.experiment import Experiment
 from feldman.trials.authentication import UNPROTECTED, uses_tokens
 from feldman.trials.calibration import decide, decided_experiment, prepare_calibration_task
+from feldman.trials.design import Design
 from feldman.trials.events import Detail, EventLog
 from feldman.trials.executor import BlockOutcome, Prepare
 from feldman.trials.integrity import find_damage
@@ -69,11 +70,12 @@ def prepared_store(
     *,
     until: StoppingRule | None = None,
     grows: bool = False,
+    design: Design | None = None,
 ) -> TrialStore:
     """Make the store, or open it, mend it and let it grow to the experiment's number of trials.
 
     Blocks that no longer are what was written, or not what the plan says, become pending. What ``until`` and ``grows`` mean,
-    `settled_stopping` says.
+    `settled_stopping` says; ``design`` is needed to make the store of a designed study.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def prepared_store(
     """
     if not paths.has_store:
         experiment, stopping = settled_stopping(None, None, experiment, until)
-        store = TrialStore.create(paths.store, experiment, dataset, stopping)
+        store = TrialStore.create(paths.store, experiment, dataset, stopping, design)
         events.write(
             "run_created",
             {
@@ -175,7 +177,7 @@ def train_pending(
     decided = decided_experiment(store, experiment)
     session = _TrainingSession(store, events, tell, experiment.execution.max_attempts, watch)
     tell(Progress(stage="starting", note=_starting_note(experiment, launch.address)))
-    prepare = _prepare(decided or experiment, decided is None)
+    prepare = _prepare(decided or experiment, store.design, decided is None)
     with (
         made_executor(
             experiment,
@@ -200,7 +202,7 @@ def train_pending(
         if decided is None:
             tell(Progress(stage="starting", note="measuring how this learner trains fastest here"))
             decided = decide(store, experiment, executor, events, should_stop)
-            executor.change_task(_prepare(decided, False))
+            executor.change_task(_prepare(decided, store.design, False))
         session.tell_training()
         options = LoopOptions(retry_first=watch is not None)
         if launch.speculate:
@@ -304,10 +306,11 @@ def _withdraw_damaged(store: TrialStore, events: EventLog, tell: ProgressCallbac
         tell(Progress(stage="checking", done=total, total=total, note=note))
 
 
-def _prepare(experiment: Experiment, calibrating: bool) -> Prepare:
+def _prepare(experiment: Experiment, design: Design | None, calibrating: bool) -> Prepare:
     # Workers import a user's own learner from where the driver was started.
     import_paths = (str(Path.cwd()),)
-    return partial(prepare_calibration_task if calibrating else prepare_block_task, experiment, import_paths)
+    task = prepare_calibration_task if calibrating else prepare_block_task
+    return partial(task, experiment, import_paths, design=design)
 
 
 def _starting_note(experiment: Experiment, address: str | None) -> str:

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from feldman import __version__
 from feldman.data.dataset import Dataset
-from feldman.errors import FeldmanError, RunDirectoryError, StoreMismatchError, command, listed
+from feldman.errors import CorruptStoreError, FeldmanError, RunDirectoryError, StoreMismatchError, command, listed
 from feldman.experiment import Experiment, differing_fields
 from feldman.experiment_files import experiment_from_document
 from feldman.learners.training_path import TrainingPath
 from feldman.trials.chunk_writing import write_rows
 from feldman.trials.chunks import read_chunk
+from feldman.trials.design import Design, DesignedPlan
+from feldman.trials.design_storage import read_design, write_design
 from feldman.trials.layout import (
     BIT_ARRAYS,
     BLOCK_ARRAYS,
@@ -39,6 +41,7 @@ from feldman.trials.layout import (
 )
 from feldman.trials.locations import Location
 from feldman.trials.object_zarr import built_object_group, zarr_place
+from feldman.trials.plan import Plan, RandomPlan
 from feldman.trials.reading_ahead import in_order, num_requests
 from feldman.trials.stopping import StoppingRecord
 from feldman.trials.storage import storage_errors
@@ -68,6 +71,8 @@ class TrialStore:
         self.experiment = experiment
         self._group = group
         self._kept: dict[int, dict[str, NDArray[Any]]] = {}
+        self._design: Design | None = None
+        self._train_labels: NDArray[Any] | None = None
         self.block_arrays = (*BLOCK_ARRAYS, *output_arrays(experiment.outputs))
         self._arrays = {
             name: open_array(group, name) for name in (*self.block_arrays, "committed", "train_label", "test_label")
@@ -75,9 +80,14 @@ class TrialStore:
 
     @classmethod
     def create(
-        cls, path: Location, experiment: Experiment, dataset: Dataset, stopping: StoppingRecord | None = None
+        cls,
+        path: Location,
+        experiment: Experiment,
+        dataset: Dataset,
+        stopping: StoppingRecord | None = None,
+        design: Design | None = None,
     ) -> TrialStore:
-        """Make an empty store; it is there whole or not at all.
+        """Make an empty store; it is there whole or not at all. ``design`` is that of ``subsets.design``.
 
         Raises
         ------
@@ -90,6 +100,8 @@ class TrialStore:
                 attributes["stopping"] = stopping.as_json()
             group = zarr.create_group(building, zarr_format=3, attributes=attributes)
             create_arrays(group, experiment, dataset.y_train, dataset.y_test, dataset.num_classes)
+            if design is not None:
+                write_design(group, design)
         return cls.open(path)
 
     @classmethod
@@ -158,6 +170,43 @@ class TrialStore:
     def imported_from(self) -> str | None:
         """Where released runs were imported from: their subsets are not of our plan, and there is nothing to train. Else None."""
         return str(self.attributes.get("imported_from")) if self.attributes.get("subset_plan") == "imported" else None
+
+    @property
+    def design(self) -> Design | None:
+        """The subsets that trials learn from, of a study that removes examples. Else None: subsets are random.
+
+        Raises
+        ------
+        CorruptStoreError
+            If it cannot be read.
+        """
+        fingerprint = self.experiment.subsets.design
+        if fingerprint is not None and self._design is None:
+            self._design = read_design(self._group, self.path, fingerprint)
+        return self._design
+
+    @property
+    def plan(self) -> Plan | None:
+        """Which examples each trial learns from, and its seed. None of imported trials: they follow from no seed.
+
+        Raises
+        ------
+        CorruptStoreError
+            If a design cannot be read, or the labels that it needs.
+        """
+        if self.imported_from is not None:
+            return None
+        subsets, design = self.experiment.subsets, self.design
+        if design is None:
+            return RandomPlan(seed=subsets.seed, subset_ratio=subsets.subset_ratio, num_train=self.num_train)
+        if self._train_labels is None:
+            try:
+                self._train_labels = self.labels("train")
+            except (ValueError, RuntimeError) as error:
+                raise CorruptStoreError(
+                    f"{self.path} is damaged: {error}; `{command('resume', self.path.parent)}` mends it"
+                ) from None
+        return DesignedPlan(seed=subsets.seed, design=design, labels=self._train_labels)
 
     @property
     def training_path(self) -> TrainingPath | None:
@@ -424,6 +473,20 @@ class TrialStore:
             raise RunDirectoryError(
                 f"'{self.path.parent}' was imported from {self.imported_from}: its trials were trained elsewhere, and there is "
                 "nothing to train; to add trials, import all of them into a new run"
+            )
+
+    def check_random(self) -> None:
+        """Refuse to estimate from subsets that were designed: examples are not in them by chance.
+
+        Raises
+        ------
+        RunDirectoryError
+            If they were.
+        """
+        if self.experiment.subsets.design is not None:
+            raise RunDirectoryError(
+                f"'{self.path.parent}' is a study of removed examples: its subsets are no random ones, and nothing can be "
+                f"estimated from them; `{command('removal', self.path.parent)}` shows what came out"
             )
 
     def _record_experiment(self) -> None:

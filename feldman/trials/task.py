@@ -18,8 +18,8 @@ from feldman.experiment import Experiment, OutputsSection
 from feldman.learners.load import load_learner
 from feldman.learners.outputs import label_type
 from feldman.learners.protocol import Correctness
+from feldman.trials.design import Design, made_plan
 from feldman.trials.layout import output_arrays
-from feldman.trials.plan import subset_masks, trial_seeds
 
 __all__ = ["BlockResult", "pack_bits", "prepare_block_task", "unpack_bits"]
 
@@ -47,7 +47,11 @@ class BlockResult:
 
 
 def prepare_block_task(
-    experiment: Experiment, import_paths: tuple[str, ...], shared: Dataset | MappedDataset
+    experiment: Experiment,
+    import_paths: tuple[str, ...],
+    shared: Dataset | MappedDataset,
+    *,
+    design: Design | None = None,
 ) -> Callable[[int], BlockResult]:
     """Make the task of an experiment; done once a worker.
 
@@ -59,6 +63,8 @@ def prepare_block_task(
         Folders to add to the module search path, for a user's own learner.
     shared
         What the trials learn from; its arrays may be read-only and shared with other processes, or files still to be mapped.
+    design
+        The subsets that trials learn from, in place of random ones.
 
     Returns
     -------
@@ -76,11 +82,11 @@ def prepare_block_task(
     dataset = shared.open() if isinstance(shared, MappedDataset) else shared
     learner = load_learner(experiment, dataset)
     subsets = experiment.subsets
+    plan = made_plan(subsets, dataset.y_train, design)
 
     def train_block(block: int) -> BlockResult:
         trials = subsets.block_trials(block)
-        masks = subset_masks(subsets.seed, trials, dataset.num_train, subsets.subset_ratio)
-        seeds = trial_seeds(subsets.seed, trials)
+        masks, seeds = plan.masks(trials), plan.seeds(trials)
         masks.setflags(write=False)  # what a learner is given is what is stored
         seeds.setflags(write=False)
         started = time.perf_counter()

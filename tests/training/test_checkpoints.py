@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_read_costs_time_and_no_bit(
     elif harm == "flipped":
         kept.write_bytes(content[:2000] + bytes([content[2000] ^ 255]) + content[2001:])
     else:
-        Checkpoints(folder=kept.parent, every_epochs=1).save(int(kept.stem), {"epochs": np.array(3)})
+        Checkpoints(folder=kept.parent, every_epochs=1).save(kept.stem, {"epochs": np.array(3)})
     step_limit.update(left=-1)
     np.testing.assert_array_equal(train(cut, digits, 1).train_margin, straight.train_margin)
 
@@ -132,7 +132,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(folder=tmp_path / "kept", every_epochs=1)
-    checkpoints.save(7, {"epochs": np.array(1)})
+    checkpoints.save("7", {"epochs": np.array(1)})
 
     def refuse(descriptor: int) -> None:
         raise OSError("no space left on device")
@@ -140,14 +140,28 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", refuse)
         with pytest.raises(OSError, match="no space left"):
-            checkpoints.save(7, {"epochs": np.array(2)})
-    state = checkpoints.load(7)
+            checkpoints.save("7", {"epochs": np.array(2)})
+    state = checkpoints.load("7")
     assert state is not None
     assert int(state["epochs"]) == 1
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["7.npz"]
-    checkpoints.forget([7, 8])
+    checkpoints.forget(["7", "8"])
     assert not (tmp_path / "kept").exists()
-    assert checkpoints.load(7) is None
+    assert checkpoints.load("7") is None
+
+
+def test_trials_that_share_a_seed_and_learn_from_other_examples_do_not_share_a_checkpoint(
+    digits: Dataset, tmp_path: Path, step_limit: dict[str, int]
+) -> None:
+    learner, training = LEARNERS[0]
+    masks, seeds = subset_masks(3, range(2), digits.num_train, 0.7), np.array([5, 5])
+    straight = load_learner(experiment(None, learner, **training), digits)(masks, seeds)
+    kept = load_learner(experiment(tmp_path, learner, **training), digits)
+    step_limit.update(left=step_limit["done"] // 2 - 1)
+    with pytest.raises(KeyboardInterrupt):
+        kept(masks[:1], seeds[:1])
+    step_limit.update(left=-1)
+    np.testing.assert_array_equal(kept(masks[1:], seeds[1:]).train_margin, straight.train_margin[1:])  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
