@@ -47,6 +47,24 @@ def centroid_scores(dataset: Dataset, masks: Bits, seeds: NDArray[np.int64]) -> 
     return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
 
 
+def nearest_neighbour(
+    dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
+) -> tuple[Bits, Bits]:
+    """Take the label of the nearest example that was learned from. While the file ``fails_while`` is there, fail."""
+    if Path(str(parameters.get("fails_while", ""))).is_file():
+        raise RuntimeError("asked to fail")
+    rows = []
+    for mask in masks:
+        known, labels = dataset.x_train[mask], dataset.y_train[mask]
+        rows.append(
+            [
+                labels[((x[:, None] - known[None]) ** 2).sum(axis=2).argmin(axis=1)] == y
+                for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test))
+            ]
+        )
+    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+
+
 def telling_centroid(
     dataset: Dataset, masks: Bits, seeds: NDArray[np.int64], parameters: Mapping[str, Any]
 ) -> Correctness:

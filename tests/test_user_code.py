@@ -15,6 +15,7 @@ from feldman.errors import TrialsFailedError
 from feldman.estimates.selection import PairSelection
 from feldman.experiment import Experiment
 from feldman.experiment_files import experiment_to_toml
+from feldman.job import RunSummary
 from feldman.results.estimation import write_estimates
 from feldman.trials.rundir import run_paths
 from tests.conftest import Cli, small_experiment
@@ -91,7 +92,9 @@ def test_an_open_run_and_an_estimate_see_what_has_been_committed_since(tmp_path:
 def test_thresholds_that_were_chosen_are_kept_when_the_run_grows(tmp_path: Path, arrays_file: Path) -> None:
     run(with_learner(arrays_file, "nearest_centroid"), tmp_path / "run")
     write_estimates(run_paths(tmp_path / "run"), selection=PairSelection(min_influence=0.05, min_memorization=0.1))
-    assert resume(tmp_path / "run", num_trials=40).min_influence == 0.05
+    summary = resume(tmp_path / "run", num_trials=40)
+    assert isinstance(summary, RunSummary)
+    assert summary.min_influence == 0.05
 
 
 def test_a_data_file_that_moved_is_found_again_after_one_run_with_its_new_place(

@@ -13,9 +13,9 @@ from feldman.report.style import COLOURS, add_legend, new_figure
 __all__ = ["removal_figure"]
 
 _TITLES = {
-    "memorized": "all memorized examples",
-    "influential": "memorized, of high influence",
-    "uninfluential": "memorized, of no high influence",
+    "memorized": "memorized examples",
+    "influential": "those of high influence",
+    "uninfluential": "those of no high influence",
 }
 _SERIES = {
     "removal": ("memorized removed", "o", "-"),
@@ -35,7 +35,7 @@ def removal_figure(table: pa.Table) -> Figure:
         As `feldman.studies.removal.removal_table` returns it: a column of panels for each way of removing.
     """
     kinds = [kind for kind in _TITLES if kind in table["removed"].to_pylist()]
-    titles = [f"test accuracy: {_TITLES[kind]}" for kind in kinds] + ["training set that remains"] * len(kinds)
+    titles = [_TITLES[kind] for kind in kinds] + [""] * len(kinds)
     figure, axes = new_figure(titles, len(kinds))
     whole = table.filter(pc.equal(table["removed"], "nothing"))["removal_accuracy"].to_pylist()
     for column, kind in enumerate(kinds):
@@ -50,6 +50,8 @@ def removal_figure(table: pa.Table) -> Figure:
         below.set_ylim(0, 1)
         below.set_xlabel("removed: memorization of at least")
         below.set_xlim(above.get_xlim())
+    axes[0].set_ylabel("test accuracy")
+    axes[len(kinds)].set_ylabel("share of training set left")
     for panel in axes[1 : len(kinds)]:
         panel.sharey(axes[0])
     add_legend(figure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
@@ -98,6 +98,7 @@ def drawn_seeds(seed: int, numbers: range, stream: int) -> Int64[np.ndarray, " n
     return np.array([_raw(seed, number, stream, 1)[0] >> np.uint64(1) for number in numbers]).astype(np.int64)
 
 
+@runtime_checkable
 class Plan(Protocol):
     """Which examples each trial of a run learns from, and its seed."""
 

@@ -9,9 +9,11 @@ import pytest
 
 from feldman.estimates.selection import PairSelection
 from feldman.report.lds_figure import lds_figure
+from feldman.report.removal_figure import removal_figure
 from feldman.report.stability_figure import stability_figure
 from feldman.report.style import save_figure
 from feldman.studies.lds import LdsPlan, measure_lds
+from feldman.studies.removal import RemovalPlan, removal_design, removal_table
 from feldman.studies.stability import StabilityPlan, measure_stability
 from tests.benchmarks.planted import planted_learner
 
@@ -47,3 +49,17 @@ def test_the_lds_figure_shows_every_estimator_beside_its_chance() -> None:
     (legend,) = figure.legends
     named = {text.get_text() for text in legend.get_texts()}
     assert named == {"difference", "difference, chance", "ridge", "ridge, chance"}
+
+
+@pytest.mark.parametrize(("by_influence", "num_columns"), [(False, 1), (True, 3)])
+def test_the_removal_figure_shows_accuracies_above_what_remains(by_influence: bool, num_columns: int) -> None:
+    plan = RemovalPlan(thresholds=(0.3, 0.5), repeats=2, by_class=by_influence, by_influence=by_influence)
+    memorization = np.array([0.9, 0.6, 0.4, 0.3, 0.0])
+    design = removal_design(plan, memorization, np.array([True, False, True, False, False]), 2)
+    trials = range(design.num_trials(2))
+    figure = removal_figure(removal_table(design, trials, np.linspace(0.8, 0.9, len(trials))))
+    assert len(figure.axes) == 2 * num_columns
+    (legend,) = figure.legends
+    series = ["memorized removed", "as many at random", *(["as many of each class"] if by_influence else [])]
+    assert [text.get_text() for text in legend.get_texts()] == [*series, "nothing removed"]
+    assert [len(panel.patches) for panel in figure.axes] == [0] * num_columns + [2] * num_columns
