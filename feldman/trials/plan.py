@@ -7,10 +7,11 @@ from jaxtyping import Bool, Int64
 
 from feldman.errors import ExperimentError
 
-__all__ = ["subset_masks", "subset_size", "trial_seeds"]
+__all__ = ["subset_masks", "subset_size", "trial_seeds", "whole_set_seed"]
 
 _SUBSET_STREAM = 0
 _SEED_STREAM = 1
+_WHOLE_SET_STREAM = 2
 _INDEX_BITS = 24
 MAX_TRAIN = 1 << _INDEX_BITS
 
@@ -83,6 +84,22 @@ def trial_seeds(seed: int, trials: range) -> Int64[np.ndarray, " trial"]:
         0 to 2**63 - 1.
     """
     return np.array([_raw(seed, trial, _SEED_STREAM, 1)[0] >> np.uint64(1) for trial in trials]).astype(np.int64)
+
+
+def whole_set_seed(seed: int) -> int:
+    """Draw the seed of a network that learns from the whole training set: of a stream from which no trial draws.
+
+    Parameters
+    ----------
+    seed
+        Any; each gives another network.
+
+    Returns
+    -------
+    int
+        0 to 2**63 - 1.
+    """
+    return int(_raw(seed, 0, _WHOLE_SET_STREAM, 1)[0] >> np.uint64(1))
 
 
 def _raw(seed: int, trial: int, stream: int, count: int) -> np.ndarray:
