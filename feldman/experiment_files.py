@@ -18,7 +18,14 @@ from feldman.errors import ExperimentError, command, listed, suggestion
 from feldman.experiment import Experiment
 from feldman.learner_sections import LEARNER_KINDS
 
-__all__ = ["experiment_from_document", "experiment_to_toml", "load_experiment", "preset_names", "preset_text"]
+__all__ = [
+    "experiment_from_document",
+    "experiment_to_toml",
+    "load_experiment",
+    "overridden",
+    "preset_names",
+    "preset_text",
+]
 
 
 def preset_names() -> list[str]:
@@ -52,6 +59,20 @@ def load_experiment(source: str | Path, overrides: Iterable[str] = ()) -> Experi
     dataset = document.get("dataset")
     if isinstance(dataset, dict):
         _make_absolute(dataset, folder)
+    for override in overrides:
+        _apply_override(document, override)
+    return experiment_from_document(document, origin)
+
+
+def overridden(experiment: Experiment, overrides: Iterable[str], origin: str) -> Experiment:
+    """Return an experiment with overrides applied, as `load_experiment` does; ``origin`` names it in messages.
+
+    Raises
+    ------
+    ExperimentError
+        As `load_experiment`.
+    """
+    document = experiment.model_dump(mode="json")
     for override in overrides:
         _apply_override(document, override)
     return experiment_from_document(document, origin)
