@@ -319,6 +319,11 @@ FEATURES = [
     ),
     case("features of no run", "features . -o new", "'.' is not a run: it has no trials.zarr"),
     case(
+        "features of a run on unknown storage",
+        "features ftp://host/run -o new",
+        "begins with s3://, gs://, az://, file://",
+    ),
+    case(
         "features of no network",
         "features done -o new",
         "sees no layers of the learner 'tests.learners:nearest_centroid'",
@@ -346,6 +351,7 @@ FEATURES = [
         read_only_folder,
         unprivileged=True,
     ),
+    case("features in nobody's home", LAYERS.replace("new", "'~nobody-at-all/x'"), "-o '~nobody-at-all/x': "),
     case("features of a negative seed", f"{LAYERS} --seed -1", "Invalid value for '--seed'"),
     case(
         "features of other data",

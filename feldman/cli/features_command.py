@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
-from feldman.errors import InterruptedRunError
+from feldman.errors import DatasetError, InterruptedRunError
 from feldman.importing import see_current_folder
 from feldman.retrieval.features import FeaturesSummary, features_request, make_features
 from feldman.trials.locations import local_path, location_of
@@ -18,7 +19,7 @@ __all__ = ["compute_features"]
 def compute_features(source: str, output: str, overrides: list[str], seed: int, as_json: bool) -> None:
     """Make the features, and print what they are of."""
     see_current_folder()
-    folder = local_path(location_of(output), "features are written")
+    folder = _folder(output)
     try:
         # What a user's own code prints must not get between a script and its JSON.
         with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
@@ -29,6 +30,13 @@ def compute_features(source: str, output: str, overrides: list[str], seed: int, 
         print_json(summary.as_json())
     else:
         _print_summary(summary)
+
+
+def _folder(output: str) -> Path:
+    try:
+        return local_path(location_of(output), "features are written")
+    except RuntimeError as error:  # '~name' of nobody
+        raise DatasetError(f"-o '{output}': {error}") from None
 
 
 def _print_summary(summary: FeaturesSummary) -> None:

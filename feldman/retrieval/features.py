@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -27,6 +27,9 @@ from feldman.trials.plan import whole_set_seed
 from feldman.trials.rundir import run_paths
 from feldman.trials.session import Progress, ProgressCallback
 from feldman.trials.store import TrialStore
+
+if TYPE_CHECKING:  # torch takes seconds, and features that are there need none
+    from feldman.learners.representations import Representations
 
 __all__ = ["Features", "FeaturesRequest", "FeaturesSummary", "features_request", "make_features", "read_features"]
 
@@ -176,7 +179,6 @@ def make_features(
     check_vacant(folder)
     alone = on_path(request.experiment, request.path)
     check_learner(alone, request.dataset)
-    # Imported here: torch takes seconds, and features that are there need none.
     from feldman.learners.representations import trained_representations
 
     checkpoints = _checkpoints(alone, request.dataset)
@@ -188,24 +190,7 @@ def make_features(
         checkpoints=checkpoints,
         tell=lambda stage, done, total: tell(Progress(stage=stage, done=done, total=total)),
     )
-    own = _as_dataset(request.dataset, found.train, found.test)
-    facts = FeatureFacts(
-        format="feldman-features",
-        format_version=1,
-        source=request.dataset.source or _named(request.dataset),
-        dataset=_named(request.dataset),
-        experiment=request.experiment.model_dump(mode="json"),
-        experiment_fingerprint=request.experiment.fingerprint,
-        seed=request.seed,
-        precision=request.path.precision,
-        layer=found.layer,
-        num_features=found.train.shape[1],
-        train_accuracy=found.train_accuracy,
-        test_accuracy=found.test_accuracy,
-        fingerprint=own.fingerprint,
-        created_with=created_with(),
-    )
-    features = Features(dataset=own, facts=facts, weight=found.weight, bias=found.bias)
+    features = _described(request, found)
     _write(features, folder)
     if checkpoints is not None:
         checkpoints.forget([seed])
@@ -228,18 +213,34 @@ def read_features(folder: Path) -> Features:
     )
 
 
-def _as_dataset(
-    dataset: Dataset, train: Float32[np.ndarray, "train feature"], test: Float32[np.ndarray, "test feature"]
-) -> Dataset:
-    """Return features as `load_arrays` will read them: as they are, unscaled."""
-    return Dataset(
+def _described(request: FeaturesRequest, found: Representations) -> Features:
+    """Return features as they will be read, with the record of where they come from."""
+    dataset = request.dataset
+    own = Dataset(
         name="arrays",
-        x_train=train,
+        x_train=found.train,
         y_train=dataset.y_train.astype(np.int64),
-        x_test=test,
+        x_test=found.test,
         y_test=dataset.y_test.astype(np.int64),
         class_names=dataset.class_names,
     )
+    facts = FeatureFacts(
+        format="feldman-features",
+        format_version=1,
+        source=dataset.source or _named(dataset),
+        dataset=_named(dataset),
+        experiment=request.experiment.model_dump(mode="json"),
+        experiment_fingerprint=request.experiment.fingerprint,
+        seed=request.seed,
+        precision=request.path.precision,
+        layer=found.layer,
+        num_features=found.train.shape[1],
+        train_accuracy=found.train_accuracy,
+        test_accuracy=found.test_accuracy,
+        fingerprint=own.fingerprint,
+        created_with=created_with(),
+    )
+    return Features(dataset=own, facts=facts, weight=found.weight, bias=found.bias)
 
 
 def _named(dataset: Dataset) -> DatasetSource:
@@ -268,6 +269,8 @@ def _check_same(facts: FeatureFacts, request: FeaturesRequest, folder: Path) -> 
         )
     if facts.seed != request.seed:
         differing.append(f"seed: {facts.seed} there, {request.seed} now")
+    if not differing and facts.precision != request.path.precision:  # left open by the experiment, decided for a run
+        differing.append(f"precision of the network: {facts.precision} there, {request.path.precision} now")
     if differing:
         raise DatasetError(
             f"'{folder}' holds other features, and nothing is overwritten; choose another folder with -o, or remove this one. "

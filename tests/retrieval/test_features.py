@@ -180,6 +180,9 @@ def test_where_a_run_was_decided_to_train_in_a_precision_so_does_the_network(exp
         assert features_request(str(tmp_path / "run")).path == TrainingPath(vectorize=False, precision=precision)
     named = features_request(str(tmp_path / "run"), ["training.precision=float32"])
     assert named.path.precision == "float32"
+    made(str(tmp_path / "auto.toml"), tmp_path / "features")
+    with pytest.raises(DatasetError, match="precision of the network: float32 there, bfloat16 now"):
+        made(str(tmp_path / "run"), tmp_path / "features")
 
 
 @pytest.mark.parametrize("stage", ["training the network", "computing features"])
