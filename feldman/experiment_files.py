@@ -22,9 +22,9 @@ __all__ = [
     "experiment_from_document",
     "experiment_to_toml",
     "load_experiment",
+    "overridden",
     "preset_names",
     "preset_text",
-    "with_overrides",
 ]
 
 
@@ -64,18 +64,18 @@ def load_experiment(source: str | Path, overrides: Iterable[str] = ()) -> Experi
     return experiment_from_document(document, origin)
 
 
-def with_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experiment:
-    """Return an experiment with some fields changed, as `load_experiment` changes them.
+def overridden(experiment: Experiment, overrides: Iterable[str], origin: str) -> Experiment:
+    """Return an experiment with overrides applied, as `load_experiment` does; ``origin`` names it in messages.
 
     Raises
     ------
     ExperimentError
         As `load_experiment`.
     """
-    document = experiment.model_dump()
+    document = experiment.model_dump(mode="json")
     for override in overrides:
         _apply_override(document, override)
-    return experiment_from_document(document, "with --set it")
+    return experiment_from_document(document, origin)
 
 
 def experiment_from_document(document: Mapping[str, Any], origin: str) -> Experiment:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from feldman.errors import FeldmanError, listed, suggestion
 
-__all__ = ["import_callable"]
+__all__ = ["import_callable", "see_current_folder"]
 
 
 def import_callable(spec: str, field: str, error: type[FeldmanError]) -> Callable[..., Any]:
@@ -42,3 +44,10 @@ def import_callable(spec: str, field: str, error: type[FeldmanError]) -> Callabl
     if not callable(found):
         raise error(f"{field} = '{spec}' must be a function; found a {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def see_current_folder() -> None:
+    """Let a user's own modules be imported from where a command is typed, as `python -m` would."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feldman.errors import QueryError, RunDirectoryError, command
 from feldman.estimates.selection import DEFAULT_MIN_INFLUENCE, DEFAULT_MIN_MEMORIZATION
 from feldman.experiment import Experiment
-from feldman.experiment_files import with_overrides
+from feldman.experiment_files import overridden
 from feldman.job import run_design
 from feldman.learners.training_path import assumed_path
 from feldman.results.run import RunStatus, open_run
@@ -154,7 +154,7 @@ def _experiment(store: TrialStore, design: Design, plan: RemovalPlan, overrides:
     experiment = store.experiment.replace("outputs", {"margins": False, "predictions": False})
     if trained is not None:
         experiment = experiment.replace("training", {"precision": trained.precision})
-    experiment = with_overrides(experiment.replace("execution", {"trials": None}), overrides)
+    experiment = overridden(experiment.replace("execution", {"trials": None}), overrides, "with --set it")
     subsets = {
         "num_trials": design.num_trials(plan.repeats),
         "seed": experiment.subsets.seed,

@@ -34,6 +34,7 @@ from tests.bad_input_setups import (
     other_run,
     photographs,
     read_only_folder,
+    recorded_arrays,
     recorded_range,
     toml,
     truncated_images,
@@ -41,6 +42,7 @@ from tests.bad_input_setups import (
 )
 
 NEW = "run experiment.toml -o new"
+LAYERS = "features experiment.toml -o new"
 
 
 def case(name: str, command: str, says: str, setup: Setup = lambda folder: None, **more: Any) -> Case:
@@ -307,6 +309,68 @@ DATA = [
     ),
     case("prepare by nobody", "prepare images -o new --workers 0", "Invalid value for '--workers'", photographs),
     case("prepare without names", "prepare images -o new --class-names x", "cannot read x: No such file", photographs),
+]
+
+FEATURES = [
+    case(
+        "features of nothing",
+        "features digts -o new",
+        "'digts' is neither a preset nor a file (did you mean 'digits'?)",
+    ),
+    case("features of no run", "features . -o new", "'.' is not a run: it has no trials.zarr"),
+    case(
+        "features of a run on unknown storage",
+        "features ftp://host/run -o new",
+        "begins with s3://, gs://, az://, file://",
+    ),
+    case(
+        "features of no network",
+        "features done -o new",
+        "sees no layers of the learner 'tests.learners:nearest_centroid'",
+    ),
+    case("features of a linear layer", "features digits -o new --set learner.name=linear", "is a linear layer alone"),
+    case("features of a forest", "features digits -o new --set learner.name=sklearn:svm.SVC", "sees no layers of the"),
+    case("features of images that are none", f"{LAYERS} --set learner.name=cnn", "needs images [height, width]"),
+    case("features without a place", "features experiment.toml", "Missing option '-o' / '--output'"),
+    case(
+        "features into a run",
+        f"{LAYERS.replace('new', 'done')} --set learner.name=mlp",
+        "'done' is not empty (it holds",
+    ),
+    case("features into a file", LAYERS.replace("new", "data.npz"), "is there already and is no folder"),
+    case("features under a file", LAYERS.replace("new", "data.npz/new"), "data.npz' is not a folder"),
+    case(
+        "features on object storage",
+        LAYERS.replace("new", "s3://bucket/new"),
+        "is a URL, and features are written in local",
+    ),
+    case(
+        "features in a read-only folder",
+        LAYERS.replace("new", "locked/new"),
+        "no permission to write in",
+        read_only_folder,
+        unprivileged=True,
+    ),
+    case("features in nobody's home", LAYERS.replace("new", "'~nobody-at-all/x'"), "-o '~nobody-at-all/x': "),
+    case("features of a negative seed", f"{LAYERS} --seed -1", "Invalid value for '--seed'"),
+    case(
+        "features of other data",
+        "features done -o new",
+        "is not what 'done' was trained on",
+        arrays(x_test=np.zeros((30, 5), np.float32)),
+    ),
+    case(
+        "features over foreign ones",
+        LAYERS.replace("new", "foreign"),
+        "features.json is not what this version of",
+        content("foreign/features.json", b"{}"),
+    ),
+    case(
+        "data with a damaged record",
+        f"{NEW} --set dataset.path=folder",
+        "features.json is not what this version of",
+        recorded_arrays(b"{"),
+    ),
 ]
 
 RUNS = [
@@ -589,4 +653,4 @@ ESTIMATES = [
     case("estimate of no run with extras", "estimate nowhere --keep-counts --matrix float16", "'nowhere' is not a run"),
 ]
 
-CASES = [*SOURCES, *FIELDS, *DATA, *RUNS, *RANGES, *MERGES, *QUESTIONS, *ESTIMATES, *EXCHANGE]
+CASES = [*SOURCES, *FIELDS, *DATA, *FEATURES, *RUNS, *RANGES, *MERGES, *QUESTIONS, *ESTIMATES, *EXCHANGE]

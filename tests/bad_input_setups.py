@@ -87,6 +87,17 @@ def content(path: str, data: bytes) -> Setup:
     return lambda folder: _write(folder / path, data)
 
 
+def recorded_arrays(record: bytes) -> Setup:
+    """Put the arrays into a folder of features, with such a record."""
+
+    def setup(folder: Path) -> None:
+        _write(folder / "folder" / "features.json", record)
+        for name, array in small_arrays().items():
+            np.save(folder / "folder" / f"{name}.npy", array)
+
+    return setup
+
+
 def without(path: str) -> Setup:
     def setup(folder: Path) -> None:
         target = folder / path

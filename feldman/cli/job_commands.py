@@ -15,9 +15,10 @@ from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.errors import InputError, command
 from feldman.experiment_files import load_experiment
+from feldman.importing import see_current_folder
 from feldman.job import RunSummary, StoppingRule, StudySummary, resume, run
 
-__all__ = ["JobOptions", "read_runtime_env", "resume_job", "run_job", "see_current_folder"]
+__all__ = ["JobOptions", "read_runtime_env", "resume_job", "run_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +101,6 @@ def _bounds(trials: str) -> list[int]:
     if found is None:
         raise InputError(f"--trials takes A:B, the trials A to B - 1 (as in 0:1000); found '{trials}'")
     return [int(bound) for bound in found.groups()]
-
-
-def see_current_folder() -> None:
-    """Let a user's own learner be imported from where the command is typed, as `python -m` would."""
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
 
 
 def _print_summary(summary: RunSummary | StudySummary, as_json: bool) -> None:

@@ -35,6 +35,8 @@ _UNITS = {
     "comparing halves": "splits",
     "fitting datamodels": "fits",
     "looking for duplicates": "examples",
+    "training the network": "steps",
+    "computing features": "examples",
 }
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from feldman.cli.job_commands import read_runtime_env, see_current_folder
+from feldman.cli.job_commands import read_runtime_env
 from feldman.cli.output import Output, chosen_plot
 from feldman.cli.progress import ProgressDisplay
 from feldman.cli.study_output import numbers, show_study
 from feldman.errors import QueryError, command
+from feldman.importing import see_current_folder
 from feldman.removal_job import RemovalResult, removal, removal_result
 from feldman.studies.removal import DEFAULT_THRESHOLDS, RemovalPlan
 from feldman.trials.rundir import run_paths

@@ -25,7 +25,7 @@ __all__ = ["add_study_commands"]
 
 def add_study_commands(app: typer.Typer) -> None:
     """Let the command line know them."""
-    for command in (stability, plan, cscore, lds, duplicates, null, removal):
+    for command in (stability, plan, cscore, lds, duplicates, null, removal, features):
         app.command()(command)
 
 
@@ -257,3 +257,32 @@ def removal(
         plot=plot,
     )
     show_removal(run, options, chosen_output(output_format, json, output))
+
+
+def features(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="A preset's name or a TOML file; or a folder or URL, which is a run: its experiment, on the same data.",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FOLDER", help="New or empty; if these very features are there, nothing is done."
+        ),
+    ],
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, metavar="N", help="Of the network; no trial has it.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in training.epochs=5.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train one network on all training examples; write what its last layer gets, as a data set for other learners.
+
+    On dataset.name = "arrays", dataset.path = "FOLDER" a run with learner.name = "linear" then trains last layers alone.
+    """
+    from feldman.cli.features_command import compute_features
+
+    compute_features(experiment, output, overrides or [], seed, json)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feldman.data.dataset import Dataset, as_labels
+from feldman.data.feature_facts import FEATURES, read_facts
 from feldman.data.npz import open_npz, why_unreadable
 from feldman.errors import DatasetError, listed
 
@@ -20,12 +21,14 @@ def load_arrays(path: str | None) -> Dataset:
     """Load ``x_train, y_train, x_test, y_test``, and ``class_names`` if they are there.
 
     ``x`` may have any shape and any integer or float type; bytes (uint8) are scaled to 0 .. 1, everything else is taken
-    as it is. Labels are integers from 0; the number of classes is the largest label plus 1. Nothing is unpickled.
+    as it is. Labels are integers from 0; the number of classes is the largest label plus 1. Nothing is unpickled. A folder that
+    `feldman features` has made tells whose features they are: the data set's ``source``.
 
     Raises
     ------
     DatasetError
-        If there is no such file or folder, an array is missing or unreadable, or the arrays do not fit.
+        If there is no such file or folder, an array is missing or unreadable, or the arrays do not fit each other, or what is
+        recorded of them.
     """
     if path is None:
         raise DatasetError("dataset 'arrays' needs dataset.path: an .npz file, or a folder of .npy files")
@@ -34,6 +37,7 @@ def load_arrays(path: str | None) -> Dataset:
         if not where.exists():
             raise DatasetError(f"dataset.path = '{path}' does not exist")
         arrays = _from_folder(where) if where.is_dir() else _from_npz(where)
+        facts = read_facts(where) if where.is_dir() else None
     except OSError as error:
         raise DatasetError(f"cannot read dataset.path = '{path}': {error.strerror or error}") from None
     labels = {part: as_labels(arrays[part], part) for part in ("y_train", "y_test")}
@@ -48,7 +52,7 @@ def load_arrays(path: str | None) -> Dataset:
             f"found {arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
         )
     names = _class_names(arrays, labels)
-    return Dataset(
+    dataset = Dataset(
         name="arrays",
         x_train=arrays["x_train"],
         y_train=labels["y_train"],
@@ -56,7 +60,15 @@ def load_arrays(path: str | None) -> Dataset:
         y_test=labels["y_test"],
         class_names=names,
         scale=1 / 255 if arrays["x_train"].dtype == np.uint8 else 1.0,
+        source=None if facts is None else facts.source,
     )
+    if facts is not None and dataset.fingerprint != facts.fingerprint:
+        raise DatasetError(
+            f"the arrays in {where} are not those that {FEATURES} was written for: their content is {dataset.fingerprint[:12]}, "
+            f"{facts.fingerprint[:12]} then; make the features anew, or remove {FEATURES} to take the arrays as they are, as a "
+            "data set without a source"
+        )
+    return dataset
 
 
 def _class_names(arrays: dict[str, NDArray[np.generic]], labels: dict[str, NDArray[np.int64]]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feldman.errors import DatasetError
 
-__all__ = ["Dataset", "RandomLabels", "Scaling", "stratified_part"]
+__all__ = ["Dataset", "DatasetSource", "RandomLabels", "Scaling", "stratified_part"]
 
 Scaling = float | tuple[float, ...]
 """One constant for all values of an input, or one a channel (a position of the last axis)."""
@@ -38,6 +38,17 @@ class RandomLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """A data set by its name and the fingerprint of its content.
+
+    As `Dataset.source`: whose examples these are, one by one in the same order and with the same labels, in another form.
+    """
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Inputs and labels, held out and not, with the constants that scale them.
 
@@ -56,6 +67,9 @@ class Dataset:
         Declared constants of the data set, never statistics of held-out examples: each one number, or one a channel.
     random_labels
         Which labels in ``y_train`` are not the data set's own, if any.
+    source
+        Where the examples come from, if they are another data set's in another form, as features are. Not part of the
+        content: the fingerprint is that of what is learned from.
 
     Raises
     ------
@@ -73,6 +87,7 @@ class Dataset:
     shift: Scaling = 0.0
     scale: Scaling = 1.0
     random_labels: RandomLabels | None = None
+    source: DatasetSource | None = None
 
     def __post_init__(self) -> None:
         _check_inputs(self)

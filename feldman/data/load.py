@@ -54,6 +54,7 @@ def _cut(dataset: Dataset, train: NDArray[np.intp] | None, test: NDArray[np.intp
         y_train=dataset.y_train if train is None else dataset.y_train[train],
         x_test=dataset.x_test if test is None else dataset.x_test[test],
         y_test=dataset.y_test if test is None else dataset.y_test[test],
+        source=None,  # an index no longer means the same example there
     )
 
 

@@ -52,7 +52,12 @@ def with_random_labels(dataset: Dataset, num_random: int, seed: int) -> Dataset:
     original = labels[chosen]
     other = 1 + (words % np.uint64(dataset.num_classes - 1)).astype(np.int64)
     labels[chosen] = (original + other) % dataset.num_classes
-    return replace(dataset, y_train=labels, random_labels=RandomLabels(train_index=chosen, original_label=original))
+    return replace(
+        dataset,
+        y_train=labels,
+        random_labels=RandomLabels(train_index=chosen, original_label=original),
+        source=None,  # whose labels are others
+    )
 
 
 def _raw(seed: int, stream: int, count: int) -> NDArray[np.uint64]:

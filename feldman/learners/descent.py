@@ -21,8 +21,9 @@ __all__ = ["Descent", "Logits", "TrainingSteps", "evaluated", "finished", "logit
 Logits = Callable[[Shaped[Tensor, "..."]], Float[Tensor, "trial example class"]]
 """Trained models: from examples as the data set has them to what each model says of them."""
 
-TrainingSteps = Generator[None, None, Logits]
-"""A training under way, of one trial or of a stack: it stops after every step of descent, and returns what has been trained."""
+TrainingSteps = Generator[int, None, Logits]
+"""A training under way, of one trial or of a stack: it stops after every step of descent, tells how many have been taken, and
+returns what has been trained."""
 
 _SHUFFLE_STREAM = 0x5DEECE66D
 """Tells the generator of the shuffles from that of the initial weights, which starts at the trial's seed itself."""

@@ -64,6 +64,9 @@ class DeviceData:
     def scaled(self, x: Shaped[Tensor, "..."]) -> Float32[Tensor, "..."]:
         """Return ``(x - shift) * scale`` in float32. ``x`` is a gather or a slice; the result is always a new tensor."""
         scaled = x.to(torch.float32, copy=True)
+        constants = (self.shift, self.scale)
+        if not any(isinstance(one, Tensor) for one in constants) and constants == (0.0, 1.0):
+            return scaled  # two passes over a batch less: a fifth of a linear trial's time on 1,568 features
         # Channels are last, also where an input was flattened: constants of one a channel broadcast over this view.
         scaled.unflatten(-1, (-1, self.example_shape[-1])).sub_(self.shift).mul_(self.scale)
         return scaled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import islice
 
 import torch
@@ -19,7 +20,10 @@ from feldman.learners.models.layers import has_batch_norm
 from feldman.learners.recipe import batches_of, learning_rate_at
 from feldman.learners.torch_models import TorchSection, build_module, seeded
 
-__all__ = ["looped_training"]
+__all__ = ["NetworkSteps", "looped_training", "network_training", "products_of"]
+
+NetworkSteps = Generator[int, None, nn.Module]
+"""A training under way, as `TrainingSteps`, that returns the network itself."""
 
 
 def looped_training(
@@ -32,7 +36,36 @@ def looped_training(
     forward: Forward = plain_forward,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingSteps:
-    """Train one model on one subset, step by step.
+    """Train one model on one subset, step by step; see `network_training`."""
+    module = yield from network_training(
+        section, training, data, subset, seed, forward=forward, checkpoints=checkpoints
+    )
+    products = products_of(training, data.device)
+
+    def logits_of(x: Tensor) -> Tensor:
+        with products:
+            logits: Tensor = module(data.scaled(x))
+        return logits.to(torch.float32)[None]
+
+    return logits_of
+
+
+def products_of(training: TrainingSection, device: torch.device) -> torch.autocast:
+    """Return the context in which matrix products have the recipe's precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16")
+
+
+def network_training(
+    section: TorchSection,
+    training: TrainingSection,
+    data: DeviceData,
+    subset: Int64[Tensor, " example"],
+    seed: int,
+    *,
+    forward: Forward = plain_forward,
+    checkpoints: Checkpoints | None = None,
+) -> NetworkSteps:
+    """Train one network on one subset, step by step; return it, to be evaluated.
 
     Parameters
     ----------
@@ -49,7 +82,7 @@ def looped_training(
     checkpoints
         Where to keep the training's state after some epochs, and to go on from, to the same bits.
     """
-    products = torch.autocast(data.device.type, dtype=torch.bfloat16, enabled=training.precision == "bfloat16")
+    products = products_of(training, data.device)
     with seeded(seed):
         module = build_module(section, data.example_shape, data.num_classes).to(data.device)
         augment = Augmenter(training, seed)
@@ -68,18 +101,12 @@ def looped_training(
                     logits = forward(module, augment(data.scaled(data.x_train[rows])))
                 loss = cross_entropy(logits.to(torch.float32), data.y_train[rows])
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                descent.step(gradients, learning_rate_at(training, epoch * len(batches) + number, num_steps))
-                yield
+                step = epoch * len(batches) + number
+                descent.step(gradients, learning_rate_at(training, step, num_steps))
+                yield step + 1
             if checkpoints and (epoch + 1) % checkpoints.every_epochs == 0:
                 checkpoints.save(trial, state.arrays(epoch + 1))
-    module.eval()
-
-    def logits_of(x: Tensor) -> Tensor:
-        with products:
-            logits: Tensor = module(data.scaled(x))
-        return logits.to(torch.float32)[None]
-
-    return logits_of
+    return module.eval()
 
 
 class _State:

@@ -69,7 +69,7 @@ def stacked_training(
             y = data.y_train.index_select(0, batch.flatten()).view(batch.shape)
             stack.step(x, y, learning_rate_at(training, step, num_steps))
             step += 1
-            yield
+            yield step
     return lambda x: stack.logits(data.scaled(x))[:num_trials]
 
 

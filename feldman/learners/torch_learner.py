@@ -22,9 +22,9 @@ from feldman.learners.protocol import Correctness, Learner
 from feldman.learners.stacked import NETWORKS_A_STACK, stacked_training
 from feldman.learners.torch_models import TorchSection
 
-__all__ = ["data_on_device", "forward_of", "torch_learner", "trainings"]
+__all__ = ["NETWORK_ROWS", "data_on_device", "forward_of", "torch_learner", "trainings"]
 
-_NETWORK_ROWS = 512
+NETWORK_ROWS = 512
 """Examples x trials that networks are evaluated on at once. 4,096 take 3 times as long: small images leave the cache."""
 
 _MLP_EXAMPLES = 192
@@ -63,9 +63,9 @@ def torch_learner(
     data = data_on_device(execution, dataset)
     forward = forward_of(section, execution, data)
     stacked = _is_stacked(section)
-    at_once = _NETWORK_ROWS
+    at_once = NETWORK_ROWS
     if stacked:
-        at_once = _NETWORK_ROWS // NETWORKS_A_STACK if isinstance(section, ImageLearner) else _MLP_EXAMPLES
+        at_once = NETWORK_ROWS // NETWORKS_A_STACK if isinstance(section, ImageLearner) else _MLP_EXAMPLES
 
     def learner(masks: Bool[np.ndarray, "trial train"], seeds: Int64[np.ndarray, " trial"]) -> Correctness:
         parts = [

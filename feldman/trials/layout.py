@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "FORMAT_VERSION",
     "TRIAL_ARRAYS",
     "create_arrays",
+    "created_with",
     "dataset_attributes",
     "has_own_codecs",
     "open_array",
@@ -145,12 +147,12 @@ def store_attributes(experiment: Experiment, dataset: dict[str, Any]) -> dict[st
         "experiment": experiment.model_dump(mode="json"),
         "fingerprint": experiment.fingerprint,
         "dataset": dataset,
-        "created_with": _created_with(),
+        "created_with": created_with(),
     }
 
 
 def dataset_attributes(dataset: Dataset) -> dict[str, Any]:
-    """Return what a store tells of its data set; of random labels, which they are and what they were."""
+    """Return what a store tells of its data set; of random labels, which they are and what they were; of features, of what."""
     random = dataset.random_labels
     told = {} if random is None else {name: values.tolist() for name, values in vars(random).items()}
     return {
@@ -160,11 +162,12 @@ def dataset_attributes(dataset: Dataset) -> dict[str, Any]:
         "num_test": dataset.num_test,
         "class_names": list(dataset.class_names),
         **({"random_labels": told} if told else {}),
+        **({"source": asdict(dataset.source)} if dataset.source else {}),
     }
 
 
-def _created_with() -> dict[str, Any]:
-    """Say which software made the store. Installed versions are read from metadata: nothing heavy is imported."""
+def created_with() -> dict[str, Any]:
+    """Say which software makes a store or features. Installed versions are read from metadata: nothing heavy is imported."""
     names = ("ray", "torch", "numpy", "zarr", "scikit-learn")
     versions = {"feldman": __version__, "python": platform.python_version()}
     for name in names:

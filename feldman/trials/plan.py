@@ -10,10 +10,21 @@ from jaxtyping import Bool, Int64, UInt64
 
 from feldman.errors import ExperimentError
 
-__all__ = ["Plan", "RandomPlan", "drawn_seeds", "random_words", "subset_masks", "subset_size", "trial_seeds"]
+__all__ = [
+    "Plan",
+    "RandomPlan",
+    "drawn_seeds",
+    "random_words",
+    "subset_masks",
+    "subset_size",
+    "trial_seeds",
+    "whole_set_seed",
+]
 
 _SUBSET_STREAM = 0
 _SEED_STREAM = 1
+_WHOLE_SET_STREAM = 4
+"""2 and 3 are those of `feldman.trials.design`."""
 _INDEX_BITS = 24
 MAX_TRAIN = 1 << _INDEX_BITS
 
@@ -134,6 +145,22 @@ class RandomPlan:
     def seeds(self, trials: range) -> Int64[np.ndarray, " trial"]:
         """Draw the seeds of some trials."""
         return trial_seeds(self.seed, trials)
+
+
+def whole_set_seed(seed: int) -> int:
+    """Draw the seed of a network that learns from the whole training set: of a stream from which no trial draws.
+
+    Parameters
+    ----------
+    seed
+        Any; each gives another network.
+
+    Returns
+    -------
+    int
+        0 to 2**63 - 1.
+    """
+    return int(_raw(seed, 0, _WHOLE_SET_STREAM, 1)[0] >> np.uint64(1))
 
 
 def _raw(seed: int, trial: int, stream: int, count: int) -> np.ndarray:

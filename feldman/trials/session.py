@@ -36,10 +36,10 @@ class Progress:
     stage
         ``"checking"``, ``"starting"``, ``"training"``, ``"stopping"``, ``"waiting"``, ``"merging"``, ``"reading trials"``,
         ``"estimating influence"`` or ``"preparing"``; of exchange ``"importing"``, ``"exporting"``, ``"reading matrices"``,
-        ``"writing matrices"`` or ``"comparing matrices"``.
+        ``"writing matrices"`` or ``"comparing matrices"``; of features ``"training the network"`` or ``"computing features"``.
     done, total
-        In trials; while reading, chunks of examples; while estimating, training examples; or classes, or images. 0 of 0 where
-        a stage has no length.
+        In trials; while reading, chunks of examples; while estimating, training examples; or classes, or images, or steps. 0 of 0
+        where a stage has no length.
     mean_test_accuracy
         Over the trials committed in this session.
     note

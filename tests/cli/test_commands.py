@@ -16,7 +16,8 @@ from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
     "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
-    "duplicates", "null", "removal", "export", "import", "compare", "prepare", "presets", "submit", "jobs",
+    "duplicates", "null", "removal", "features",
+    "export", "import", "compare", "prepare", "presets", "submit", "jobs",
 ]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
 

@@ -16,6 +16,7 @@ from feldman.data.digits import load_digits
 from feldman.errors import LearnerError
 from feldman.experiment import Experiment
 from feldman.learner_sections import LinearLearner
+from feldman.learners.device_data import DeviceData
 from feldman.learners.load import check_learner, load_learner
 from feldman.learners.protocol import Correctness
 from feldman.learners.torch_models import build_module, seeded
@@ -318,3 +319,21 @@ def fields(dataset: Dataset) -> dict[str, Any]:
 def content(dataset: Dataset) -> str:
     arrays = (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("shift", [0.0, (0.0, 0.0, 0.0)], ids=["one", "a channel"])
+def test_constants_that_change_nothing_give_the_values_themselves_and_always_in_a_new_tensor(
+    dtype: Any, shift: Any
+) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(dtype)
+    x[0] = -0.0
+    dataset = Dataset(
+        name="a", x_train=x, y_train=np.zeros(6, np.int64), x_test=x, y_test=np.zeros(6, np.int64), class_names=("0",),
+        shift=shift,
+    )  # fmt: skip
+    data = DeviceData.of(dataset, torch.device("cpu"))
+    scaled = data.scaled(data.x_train)
+    assert scaled.numpy().tobytes() == x.astype(np.float32).tobytes()
+    scaled.zero_()
+    np.testing.assert_array_equal(data.x_train.numpy(), x)

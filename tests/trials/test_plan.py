@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from feldman.errors import ExperimentError
-from feldman.trials.plan import subset_masks, subset_size, trial_seeds
+from feldman.trials.plan import subset_masks, subset_size, trial_seeds, whole_set_seed
 
 FALSE_ALARM_RATE = 1e-4
 """Of each chi-square test below, had its seeds been drawn anew; they are fixed, so that a test either holds or does not."""
@@ -184,3 +184,10 @@ def test_more_examples_than_the_plan_can_tell_apart_are_refused() -> None:
     assert subset_size(0.5, 1 << 24) == 1 << 23
     with pytest.raises(ExperimentError, match=r"at most 16777216 training examples"):
         subset_size(0.5, (1 << 24) + 1)
+
+
+def test_the_seed_of_the_whole_training_set_is_fixed_for_ever_and_of_no_trial() -> None:
+    assert whole_set_seed(0) == 8007737062876837281
+    seeds_of_all = {whole_set_seed(seed) for seed in range(50)}
+    assert len(seeds_of_all) == 50
+    assert not seeds_of_all & {int(one) for seed in range(50) for one in trial_seeds(seed, range(100))}

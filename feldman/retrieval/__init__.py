@@ -1,0 +1,1 @@
+"""Explicit memories: the features that they look up."""
