@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from feldman.estimates.bits import TrialBits, take_trials
 from feldman.estimates.high_influence import MOST_PAIRS, scan_high
-from feldman.estimates.memorization import estimate_memorization
+from feldman.estimates.intervals import adjusted_stderr
+from feldman.estimates.memorization import count_memorization, estimate_memorization, memorization_from_counts
+from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
 from feldman.studies.curves import ESTIMATES, ConsistencyCurve, Levels, consistency_curves, estimate_run
 from feldman.studies.halves import generator
@@ -38,6 +40,7 @@ _BINS = 20_000
 """Of values -1 .. 1: a set is met to a few per cent of its size also where it grows fastest."""
 
 _Z = 1.96
+_FAR = 6
 
 _RESAMPLES = 2 << 32
 """Resamples draw from other numbers than halves and shuffles do."""
@@ -112,6 +115,7 @@ def consistency_bands(
         Called after each of `num_rounds`.
     """
     shared, found = shared_subsets(*bits), []
+    bits = _what_matters(bits, plan)
     with ThreadPoolExecutor(len(bits)) as threads:  # taking trials is as much work as counting pairs
 
         def resample(repeat: int) -> _Pair:
@@ -133,6 +137,35 @@ def consistency_bands(
             found.append(consistency_curves(first, second, levels["memorization"], levels["influence"]))
             on_round()
     return {name: _bands(curves[name], [curve[name] for curve in found]) for name in ESTIMATES}
+
+
+def _what_matters(bits: _Pair, plan: Resampling) -> _Pair:
+    """Leave out the examples that reach no threshold in any resample: most, where most are always right.
+
+    Training examples whose memorization lies 6 standard errors below the lowest threshold, in both runs; and test examples that
+    all trials get right, or none: their influence is 0, also in a resample.
+    """
+    lowest = min(float(plan.memorization[0]), plan.min_memorization)
+    train, test = np.zeros(len(bits[0].subset_mask), bool), np.zeros(len(bits[0].test_correct), bool)
+    for run in bits:
+        counts = count_memorization(run)
+        num_out, correct_out = run.num_trials - counts.num_in, counts.correct - counts.correct_in
+        stderr = adjusted_stderr(counts.correct_in, counts.num_in, correct_out, num_out)
+        train |= memorization_from_counts(counts, run.num_trials).memorization + _FAR * stderr >= lowest
+        right = count_bits(run.test_correct, run.test_correct)
+        test |= (right > 0) & (right < run.num_trials)
+    if plan.influence[0] <= 0 or not test.any():
+        test[:] = True
+    first, second = (
+        replace(
+            run,
+            subset_mask=run.subset_mask[train],
+            train_correct=run.train_correct[train],
+            test_correct=run.test_correct[test],
+        )
+        for run in bits
+    )
+    return first, second
 
 
 def shared_subsets(first: TrialBits, second: TrialBits) -> Bool[np.ndarray, " trial"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -122,3 +123,37 @@ def test_a_threshold_that_selects_fewer_than_ten_has_no_band() -> None:
     assert not np.isnan(bands.jaccard[0]).any()
     assert np.isnan(bands.jaccard[1]).all()
     assert np.isnan(bands.mean_difference[1]).all()
+
+
+@pytest.mark.parametrize("lowest", [0.12, -0.1])
+def test_leaving_out_what_reaches_no_threshold_changes_no_band(monkeypatch: pytest.MonkeyPatch, lowest: float) -> None:
+    """A third of the examples is always right, and some test examples are."""
+    learners = two_learners(60)
+    runs = []
+    for number in (0, 1):
+        bits = learners.trials(number, 150, 0)
+        always = np.arange(60) % 3 == 0
+        ones = pack_trials(*(np.ones((150, 60), bool),) * 3).test_correct
+        runs.append(
+            replace(
+                bits,
+                train_correct=np.where(always[:, None], ones, bits.train_correct),
+                test_correct=np.where(always[:, None], ones, bits.test_correct),
+            )
+        )
+    drawn = plan(5, np.array([lowest, 0.2]))
+    found = bands_of(runs[0], runs[1], drawn)
+    monkeypatch.setattr("feldman.studies.resampling._what_matters", lambda bits, plan: bits)
+    expected = bands_of(runs[0], runs[1], drawn)
+    for name, bands in found.items():
+        np.testing.assert_array_equal(bands.jaccard, expected[name].jaccard)
+        np.testing.assert_array_equal(bands.mean_difference, expected[name].mean_difference)
+
+
+def test_runs_that_are_always_right_have_no_bands() -> None:
+    right = np.ones((40, 7), bool)
+    masks = np.random.default_rng(0).random((2, 40, 7)) < 0.7
+    first, second = (pack_trials(mask, right, right) for mask in masks)
+    for bands in bands_of(first, second, plan(3)).values():
+        assert np.isnan(bands.jaccard).all()
+        assert np.isnan(bands.mean_difference).all()
