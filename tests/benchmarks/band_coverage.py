@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feldman.estimates.bits import TrialBits, pack_trials
+from feldman.estimates.bits import TrialBits, pack_trials, take_trials
 from feldman.estimates.selection import PairSelection
 from feldman.studies.curves import ConsistencyCurve, consistency_curves, estimate_run
-from feldman.studies.resampling import FEWEST, Bands, Resampling, consistency_bands
+from feldman.studies.halves import generator
+from feldman.studies.resampling import FEWEST, Bands, Resampling, consistency_bands, draw_trials, shared_subsets
 from feldman.trials.plan import subset_size
 from tests.benchmarks.planted import RATIO
 
@@ -71,9 +73,21 @@ def two_learners(num_examples: int = 100, share_wavering: float = 0.3, spread: f
 
 
 def measured_coverage(
-    learners: TwoLearners, num_trials: int, *, num_truth: int, num_repeats: int, plan: Resampling
+    learners: TwoLearners, num_trials: int, *, num_truth: int, num_repeats: int, plan: Resampling, beside: bool = False
 ) -> list[dict[str, float | str]]:
     """Measure coverage: the expectation of J and D from many pairs of runs, then bands from other pairs.
+
+    Parameters
+    ----------
+    learners, num_trials
+        Whose runs, and how long.
+    num_truth, num_repeats
+        Pairs of runs for the expectation, and for bands.
+    plan
+        Of the bands.
+    beside
+        Measure what else could be done with resamples, too: 1.96 standard deviations of J at the threshold itself
+        (``plain_...``), and percentiles.
 
     Returns
     -------
@@ -82,18 +96,20 @@ def measured_coverage(
         the mean half width of a band in units of the spread times 1.96, and how often the band, where there is one, holds the
         expectation.
     """
-    truth = [_curves(learners, num_trials, seed, plan) for seed in range(num_truth)]
+    truth = [_curves(_pair(learners, num_trials, seed), plan) for seed in range(num_truth)]
     found = []
     for seed in range(num_truth, num_truth + num_repeats):
         bits = _pair(learners, num_trials, seed)
-        curves = _curves(learners, num_trials, seed, plan)
-        found.append((curves, consistency_bands(bits, curves, plan)))
+        curves = _curves(bits, plan)
+        drawn = [_curves(each, plan) for each in _resamples(bits, plan)] if beside else []
+        found.append((curves, consistency_bands(bits, curves, plan), drawn))
     rows: list[dict[str, float | str]] = []
     for estimate in ("memorization", "influence"):
         for place, threshold in enumerate(getattr(plan, estimate)):
             for figure in FIGURES:
                 expected, spread = _moments([curves[estimate] for curves in truth], figure, place)
-                mine = [(curves[estimate], bands[estimate]) for curves, bands in found]
+                about = [(curves[estimate], bands[estimate]) for curves, bands, _ in found]
+                others = [[curve[estimate] for curve in drawn] for _, _, drawn in found]
                 rows.append(
                     {
                         "estimate": estimate,
@@ -102,7 +118,8 @@ def measured_coverage(
                         "expected": expected,
                         "spread": spread,
                         "num_either": float(np.mean([curves[estimate].num_either[place] for curves in truth])),
-                        **_cover(mine, figure, place, expected, spread),
+                        **_cover(about, figure, place, expected, spread),
+                        **(_cover_beside(about, others, figure, place, expected, spread) if beside else {}),
                     }
                 )
     return rows
@@ -126,6 +143,33 @@ def _cover(
     }
 
 
+def _cover_beside(
+    found: list[tuple[ConsistencyCurve, Bands]],
+    resampled: list[list[ConsistencyCurve]],
+    figure: str,
+    place: int,
+    expected: float,
+    spread: float,
+) -> dict[str, float]:
+    given = [number for number, (curve, _) in enumerate(found) if curve.num_either[place] >= FEWEST]
+    values = np.array([getattr(found[number][0], figure)[place] for number in given])
+    drawn = np.array([[getattr(curve, figure)[place] for curve in resampled[number]] for number in given])
+    if not given:
+        return dict.fromkeys(("plain_width", "plain_covered", "percentiles_covered"), float("nan"))
+    errors, (low, high) = np.nanstd(drawn, axis=1, ddof=1), np.nanquantile(drawn, [0.025, 0.975], axis=1)
+    return {
+        "plain_width": float(errors.mean() / spread),
+        "plain_covered": float((np.abs(values - expected) <= 1.96 * errors).mean()),
+        "percentiles_covered": float(((low <= expected) & (expected <= high)).mean()),
+    }
+
+
+def _resamples(bits: tuple[TrialBits, TrialBits], plan: Resampling) -> Iterator[tuple[TrialBits, TrialBits]]:
+    for repeat in range(plan.num_resamples):
+        trials = draw_trials(generator(1, repeat), (bits[0].num_trials, bits[1].num_trials), shared_subsets(*bits))
+        yield take_trials(bits[0], trials[0]), take_trials(bits[1], trials[1])
+
+
 def _moments(curves: list[ConsistencyCurve], figure: str, place: int) -> tuple[float, float]:
     values = np.array([getattr(curve, figure)[place] for curve in curves])
     values = values[~np.isnan(values)]
@@ -136,7 +180,7 @@ def _pair(learners: TwoLearners, num_trials: int, seed: int) -> tuple[TrialBits,
     return learners.trials(0, num_trials, seed), learners.trials(1, num_trials, seed)
 
 
-def _curves(learners: TwoLearners, num_trials: int, seed: int, plan: Resampling) -> dict[str, ConsistencyCurve]:
+def _curves(bits: tuple[TrialBits, TrialBits], plan: Resampling) -> dict[str, ConsistencyCurve]:
     selection = PairSelection(min_influence=float(plan.influence[0]), min_memorization=plan.min_memorization)
-    first, second = (estimate_run(bits, selection) for bits in _pair(learners, num_trials, seed))
+    first, second = (estimate_run(run, selection) for run in bits)
     return consistency_curves(first, second, (plan.memorization,) * 2, (plan.influence,) * 2)
