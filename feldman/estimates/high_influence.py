@@ -68,7 +68,7 @@ def high_influence(
         if num_found > most:
             raise QueryError(
                 f"{bits.num_trials:,} trials select more than {most:,} pairs ({selection.in_words()}), too many to be "
-                "compared; give higher thresholds"
+                "compared; give higher thresholds, as with --influence-thresholds"
             )
         keys.append(key)
         values.append(influence)

@@ -56,7 +56,7 @@ def test_memorization_is_compared_as_the_papers_sets_are_at_every_threshold(
 
 
 @given(any_trials(), grids, st.sampled_from([-1.0, 0.0007, 0.2507]), st.integers(1, 300))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=35)
 def test_influence_is_compared_as_the_papers_sets_are_at_every_threshold(
     trials: Trials, grid: list[float], min_memorization: float, cut: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_influence_is_compared_as_the_papers_sets_are_at_every_threshold(
 
 
 @given(any_trials())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 def test_bits_of_a_run_agree_with_themselves_wherever_anything_is_selected(trials: Trials) -> None:
     levels = np.array([0.0, 0.1, 0.3])
     estimates = estimate_run(trials.packed(), PairSelection(min_influence=0.0, min_memorization=0.0))
@@ -95,7 +95,7 @@ def test_bits_of_a_run_agree_with_themselves_wherever_anything_is_selected(trial
 
 
 @given(any_trials(), st.sampled_from([-1.0, 0.0, 0.2]), st.sampled_from([-1.0, 0.1]))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 def test_pairs_without_errors_are_those_with_errors(
     trials: Trials, min_influence: float, min_memorization: float
 ) -> None:
