@@ -29,6 +29,7 @@ __all__ = [
     "ResNetLearner",
     "Section",
     "SklearnLearner",
+    "learner_in_words",
 ]
 
 ATTRIBUTE_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
@@ -210,3 +211,14 @@ LearnerSection = Annotated[
     | Annotated[CustomLearner, Tag("custom")],
     Discriminator(_learner_kind),
 ]
+
+
+def learner_in_words(section: LearnerSection) -> str:
+    """Return a learner's name, with the options that are not the defaults: ``cnn (channels = [8, 16])``.
+
+    How its models are trained together, ``vectorize``, is no part of what it is.
+    """
+    options = section.model_dump(exclude_defaults=True, exclude={"name", "vectorize"})
+    parameters = options.pop("parameters", {})
+    told = ", ".join(f"{name} = {value}" for name, value in {**options, **parameters}.items())
+    return f"{section.name}{f' ({told})' if told else ''}"

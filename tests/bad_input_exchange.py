@@ -276,7 +276,14 @@ EXPORTS = [
 ]
 
 COMPARISONS = [
-    case("comparison with nothing said", "compare done", "Missing option '--with'"),
+    case(
+        "comparison with nothing said",
+        "compare done",
+        "two runs or more are compared, or one with a file (--with FILE)",
+    ),
+    case("comparison with no other run", "compare done nowhere", "'nowhere' is not a run"),
+    case("comparison of runs with a file", "compare done done --with pairs.npz", "--with compares one run with a file"),
+    case("comparison of runs into a file that is there", "compare done other -o data.npz", "nothing is overwritten"),
     case("comparison with no file", "compare done --with no.npz", "cannot read no.npz: No such file"),
     case("comparison of no run", "compare nowhere --with pairs.npz", "has no memorization.parquet yet", pairs()),
     case("comparison with other arrays", "compare done --with data.npz", "is no file of the authors"),

@@ -402,20 +402,6 @@ def import_(
 
 
 @app.command()
-def compare(
-    run: RunArgument,
-    with_file: Annotated[
-        str, typer.Option("--with", metavar="FILE", help="An .npz file of the authors: pairs, or a matrix a class.")
-    ],
-    json: JsonOption = False,
-) -> None:
-    """Say how well a run agrees with published estimates of the same examples."""
-    from feldman.cli.exchange_commands import compare_run
-
-    compare_run(run, with_file, json)
-
-
-@app.command()
 def prepare(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A folder with train/CLASS/*.jpg and test/CLASS/*.jpg (or val/).")

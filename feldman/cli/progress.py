@@ -33,6 +33,7 @@ _UNITS = {
     "comparing matrices": "classes",
     "preparing": "images",
     "comparing halves": "splits",
+    "comparing runs": "resamples and splits",
     "fitting datamodels": "fits",
     "looking for duplicates": "examples",
     "training the network": "steps",

@@ -25,7 +25,7 @@ __all__ = ["add_study_commands"]
 
 def add_study_commands(app: typer.Typer) -> None:
     """Let the command line know them."""
-    for command in (stability, plan, cscore, lds, duplicates, null, removal, features):
+    for command in (stability, compare, plan, cscore, lds, duplicates, null, removal, features):
         app.command()(command)
 
 
@@ -63,6 +63,64 @@ def stability(
         plot=plot,
     )
     show_stability(run, options, chosen_output(output_format, json, output))
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs of one data set; all others are compared with the first."),
+    ],
+    with_file: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="FILE",
+            help="Compare one run with an .npz file of the authors: pairs, or a matrix a class.",
+        ),
+    ] = None,
+    memorization_thresholds: Annotated[
+        str | None, typer.Option(metavar="X,X,...", help="Of memorization. Default: 0.05, 0.1, ..., 0.95.")
+    ] = None,
+    influence_thresholds: Annotated[
+        str | None, typer.Option(metavar="X,X,...", help="Of influence. Default: 0.1, 0.15, ..., 0.6.")
+    ] = None,
+    min_memorization: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Pairs are of examples that the same run finds memorized so. Default: 0.25."),
+    ] = None,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Trials are drawn N times for error bands; 0: no bands. Default: 100."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Random splits into halves, and shuffles. Default: 5.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn. Default: 0.")] = None,
+    plot: PlotOption = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Say how far runs of several learners agree on what is memorized and influential; or a run and published estimates."""
+    from feldman.cli.compare_command import CompareOptions, check_one_run, show_comparison
+    from feldman.cli.output import chosen_output
+
+    options = CompareOptions(
+        memorization_thresholds=memorization_thresholds,
+        influence_thresholds=influence_thresholds,
+        min_memorization=min_memorization,
+        bootstrap=bootstrap,
+        repeats=repeats,
+        seed=seed,
+        plot=plot,
+    )
+    if with_file is None:
+        show_comparison(runs, options, chosen_output(output_format, json, output))
+        return
+    from feldman.cli.exchange_commands import compare_run
+
+    check_one_run(runs, {**vars(options), "output": output, "format": output_format})
+    compare_run(runs[0], with_file, json)
 
 
 def plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,13 @@ def open_study(path: str, display: ProgressDisplay) -> OpenStudy:
 
 
 def show_study(
-    table: pa.Table, document: dict[str, Any], output: Output, *, shown: list[dict[str, str]], title: str
+    table: pa.Table,
+    document: dict[str, Any],
+    output: Output,
+    *,
+    shown: list[dict[str, str]],
+    title: str,
+    before: Sequence[tuple[list[dict[str, str]], str]] = (),
 ) -> None:
     """Print or write what a study found.
 
@@ -56,17 +63,20 @@ def show_study(
         How, and where to.
     shown, title
         The table for people.
+    before
+        Tables for people that come before it, with their titles.
     """
     if output.file is None and output.format == "json":
         print_json({**document, "rows": table.to_pylist()})
         return
-    if output.format == "table":
-        print_rows(shown, title, sys.stdout)
-        return
-    with output_stream(output) as stream:
-        write_table(table, output.format, stream)
+    if output.format != "table":
+        with output_stream(output) as stream:
+            write_table(table, output.format, stream)
+        if output.file is None:
+            return
+    for rows, of_rows in (*before, (shown, title)):
+        print_rows(rows, of_rows, sys.stdout)
     if output.file is not None:
-        print_rows(shown, title, sys.stdout)
         print(f"{output.file}: {table.num_rows:,} rows", file=sys.stderr)
 
 

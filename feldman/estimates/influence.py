@@ -26,7 +26,7 @@ from feldman.estimates.tiles import TileInputs, TileResult, best_pairs, pair_inf
 from feldman.trials.executor import BlockOutcome, Executor, ThreadExecutor, usable_cores
 from feldman.trials.loop import LoopOptions, run_blocks
 
-__all__ = ["PairCollector", "Pairs", "estimate_influence", "run_tiles", "select_pairs"]
+__all__ = ["PairCollector", "Pairs", "estimate_influence", "run_tiles", "select_pairs", "tile_inputs"]
 
 _TILE_ATTEMPTS = 3
 _PAIRS_AT_ONCE = 1 << 18
@@ -249,6 +249,31 @@ class _Paced:
         """Whoever made the executor closes it."""
 
 
+def tile_inputs(
+    bits: TrialBits,
+    memorization: Float64[np.ndarray, " train"],
+    selection: PairSelection,
+    labels: tuple[Integer[np.ndarray, " train"], Integer[np.ndarray, " test"]] | None = None,
+) -> TileInputs:
+    """Cut bits in memory into tiles for all cores; see `select_pairs`."""
+    on_train = selection.targets == "train"
+    correct = bits.train_correct if on_train else bits.test_correct
+    train_label, target_label = labels or (np.zeros(len(bits.subset_mask), int), None)
+    if on_train and labels:
+        target_label = train_label
+    targets = target_lanes(correct, target_label if selection.same_class else None)
+    candidates = np.flatnonzero(memorization >= selection.min_memorization)
+    return TileInputs.balanced(
+        num_trials=bits.num_trials,
+        selection=selection,
+        targets=targets,
+        train_index=candidates,
+        masks=bits.subset_mask[candidates],
+        row_label=train_label[candidates],
+        num_workers=usable_cores(),
+    )
+
+
 def select_pairs(
     bits: TrialBits,
     memorization: Float64[np.ndarray, " train"],
@@ -268,24 +293,9 @@ def select_pairs(
     labels
         Of training and test examples; needed for pairs of one class only.
     """
-    on_train = selection.targets == "train"
-    correct = bits.train_correct if on_train else bits.test_correct
-    train_label, target_label = labels or (np.zeros(len(bits.subset_mask), int), None)
-    if on_train and labels:
-        target_label = train_label
-    targets = target_lanes(correct, target_label if selection.same_class else None)
-    candidates = np.flatnonzero(memorization >= selection.min_memorization)
-    inputs = TileInputs.balanced(
-        num_trials=bits.num_trials,
-        selection=selection,
-        targets=targets,
-        train_index=candidates,
-        masks=bits.subset_mask[candidates],
-        row_label=train_label[candidates],
-        num_workers=usable_cores(),
-    )
+    inputs = tile_inputs(bits, memorization, selection, labels)
+    totals = inputs.targets.by_target
     parts: list[Pairs] = []
-    totals = count_bits(correct, correct).astype(np.float64)
     collector = PairCollector(selection, bits.num_trials, totals, parts.append)
     with ThreadExecutor(prepare_selecting, inputs, usable_cores() + 1) as executor:
         run_tiles(inputs, executor, lambda tile, result: collector.add(result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from feldman.results.tables import TableFacts
 from feldman.trials.integrity import find_small_damage, refuse_damage
 from feldman.trials.store import TrialStore
 
-__all__ = ["KnownLabels", "check_labels", "check_sizes", "known_labels"]
+__all__ = ["KnownLabels", "check_labels", "check_same_data", "check_sizes", "known_labels"]
 
 _SHOWN = 3
 
@@ -53,6 +54,42 @@ def known_labels(store: TrialStore | None, memorization: pa.Table, pairs: pa.Tab
     refuse_damage(store, find_small_damage(store))
     train, test = (store.labels(part).astype(np.int64) for part in ("train", "test"))
     return KnownLabels(index=np.arange(len(train)), label=train), KnownLabels(index=np.arange(len(test)), label=test)
+
+
+def check_same_data(first: TrialStore, other: TrialStore) -> None:
+    """Refuse two runs that are not of the same examples, in the same order, with the same labels.
+
+    Their learners may have seen them in different forms: representations of a data set's images are of the examples of that data
+    set, which their store names as the ``source`` of its own.
+
+    Raises
+    ------
+    ComparisonError
+        If the data sets that they come from have other fingerprints, or labels differ.
+    CorruptStoreError
+        If labels cannot be read.
+    """
+    for store in (first, other):
+        refuse_damage(store, find_small_damage(store))
+    data = [store.attributes["dataset"] for store in (first, other)]
+    origins = [each.get("source") or each for each in data]
+    same = origins[0]["fingerprint"] == origins[1]["fingerprint"]
+    if same and all(np.array_equal(first.labels(part), other.labels(part)) for part in ("train", "test")):
+        return
+    told = [
+        f"'{store.path.parent}' is of {_data_in_words(each, origin)}"
+        for store, each, origin in zip((first, other), data, origins, strict=True)
+    ]
+    raise ComparisonError(
+        f"runs are compared example by example, and {'the labels of these differ' if same else 'these are of other examples'}: "
+        f"{told[0]}, {told[1]}; compare runs of one data set, with the same num_train, num_test and random_labels"
+    )
+
+
+def _data_in_words(data: dict[str, Any], origin: dict[str, Any]) -> str:
+    of_source = f" made of '{origin['name']}'" if origin is not data else ""
+    sizes = f"{data['num_train']:,} and {data['num_test']:,} examples"
+    return f"'{data['name']}'{of_source} ({sizes}, fingerprint {str(origin['fingerprint'])[:12]})"
 
 
 def check_sizes(facts: TableFacts, sizes: tuple[int, int], path: Path, *, exactly: bool) -> None:

@@ -43,10 +43,10 @@ def new_figure(titles: list[str], num_columns: int) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def add_legend(figure: Figure) -> None:
+def add_legend(figure: Figure, num_columns: int = 2) -> None:
     """Say below the panels which series is which, by the first panel's."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns, frameon=False, fontsize=9)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

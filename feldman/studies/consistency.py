@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from feldman.estimates.bits import TrialBits
-from feldman.estimates.packing import count_bits
+from feldman.estimates.packing import count_bits, count_listed
 from feldman.estimates.tiles import rate_difference
 from feldman.exchange.agreement import spearman
 
@@ -136,16 +136,10 @@ def influence_consistency(
 def influence_of_pairs(bits: TrialBits, pairs: PairSet) -> Float64[np.ndarray, " pair"]:
     """Estimate the influence of some pairs; NaN where the training example was in all trials or in none."""
     num_in, totals = (count_bits(words, words) for words in (bits.subset_mask, bits.test_correct))
-    joint = np.empty(len(pairs.train), np.int64)
-    for start in range(0, len(joint), _PAIRS_AT_ONCE):  # their words are copied
-        part = slice(start, start + _PAIRS_AT_ONCE)
-        joint[part] = count_bits(bits.subset_mask[pairs.train[part]], bits.test_correct[pairs.test[part]])
+    joint = count_listed(bits.subset_mask, bits.test_correct, pairs.train, pairs.test)
     return rate_difference(
         joint, num_in[pairs.train].astype(np.float64), totals[pairs.test].astype(np.float64), bits.num_trials
     )
-
-
-_PAIRS_AT_ONCE = 1 << 16
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

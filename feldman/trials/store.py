@@ -119,7 +119,7 @@ class TrialStore:
             if (path.parent / "memorization.parquet").exists():
                 raise RunDirectoryError(
                     f"'{path.parent}' holds tables and no trials (it has no {path.name}): its estimates were imported, or "
-                    "its trials taken away; memorized, pairs, status and compare work on it"
+                    "its trials taken away; memorized, pairs, status and compare --with work on it"
                 )
             raise RunDirectoryError(
                 f"'{path.parent}' is not a run: it has no {path.name}; start one with `feldman run`"

@@ -2,7 +2,7 @@
 
 Coverage of the three intervals and sizes of the two tests are exact: binomial probabilities, summed. Then the estimators
 themselves, on learners whose truth is known in closed form, with a number of trials that was fixed and with one that a stopping
-rule chose, and q-values on trials with planted dependence.
+rule chose, q-values on trials with planted dependence, and bands of J and D of two learners.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from feldman.estimates.memorization import count_memorization, estimate_memoriza
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
 from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_values
+from feldman.studies.resampling import Resampling
 from feldman.studies.stopping import halves_agreement, next_look, reached_stderr
 from feldman.trials.stopping import StoppingRule
+from tests.benchmarks.band_coverage import measured_coverage, two_learners
 from tests.benchmarks.coverage import INTERVALS, TESTS, exact_coverage, exact_size
 from tests.benchmarks.planted import Planted, planted_learner, quality_trials, tail_learner
 from tests.benchmarks.report import Row, write_report
@@ -31,9 +33,15 @@ RATES = (
 )  # fmt: skip
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-8)
 REPEATS = 400
+BAND_REPEATS = 100
 RULES = (StoppingRule(stderr=0.1), StoppingRule(stderr=0.05), StoppingRule(jaccard=0.4), StoppingRule(jaccard=0.6))
 STOPPED_REPEATS, MOST_TRIALS, BLOCK_SIZE = 200, 2_000, 10
 FALSE_SHARE = 0.05
+BANDS: tuple[tuple[str, int, float, int], ...] = (
+    ("few pairs by chance", 200, 0.3, 300),
+    ("many pairs by chance", 300, 0.5, 150),
+)
+"""Examples, share of test examples that waver, trials."""
 
 
 def main() -> None:
@@ -44,6 +52,8 @@ def main() -> None:
         rows += stopped_runs(rule)
     rows += stopped_tail(RULES[0])
     rows += false_discoveries()
+    for where, num_examples, share_wavering, num_trials in BANDS:
+        rows += consistency_bands_cover(where, num_examples, share_wavering, num_trials)
     write_report("coverage", rows)
 
 
@@ -225,6 +235,38 @@ def false_discoveries(repeats: int = 200) -> list[Row]:
         within(f"false share of pairs with q <= {FALSE_SHARE}", float(np.mean(false)), 0, FALSE_SHARE, repeats),
         within("share of chance with p <= 0.01", small / of, 0, 0.01, of),
     ]
+
+
+def consistency_bands_cover(where: str, num_examples: int, share_wavering: float, num_trials: int) -> list[Row]:
+    """Print how often bands of J and D hold what runs of two learners give on average, beside what else resamples could tell."""
+    plan = Resampling(
+        memorization=np.array([0.05, 0.25, 0.5, 0.75]),
+        influence=np.array([0.1, 0.15, 0.2, 0.3, 0.4]),
+        min_memorization=0.25,
+        num_resamples=50,
+        seed=0,
+    )
+    learners = two_learners(num_examples, share_wavering)
+    found = measured_coverage(learners, num_trials, num_truth=200, num_repeats=BAND_REPEATS, plan=plan, beside=True)
+    names = {"jaccard": "J", "mean_difference": "D"}
+    columns = ("width", "covered", "plain_width", "plain_covered", "percentiles_covered")
+    print(f"{where}: {num_examples} examples, {num_trials} trials")
+    print("| figure | at least | selected | mean | spread | " + " | ".join(columns) + " |")
+    print("| --- " * (5 + len(columns)) + "|")
+    for row in found:
+        cells = " | ".join(f"{row[name]:.2f}" for name in columns)
+        print(
+            f"| {names[str(row['figure'])]} of {row['estimate']} | {row['threshold']:g} | {row['num_either']:.0f} | "
+            f"{row['expected']:.3f} | {row['spread']:.4f} | {cells} |"
+        )
+    rows = []
+    for figure, name in names.items():
+        covered = [float(row["covered"]) for row in found if row["figure"] == figure and row["num_bands"]]
+        rows += [
+            within(f"bands of {name}, {where}: covered, mean", float(np.mean(covered)), 0.9, 1.0, BAND_REPEATS),
+            within(f"bands of {name}, {where}: covered, least", min(covered), 0.8, 1.0, BAND_REPEATS),
+        ]
+    return rows
 
 
 def distance(coverages: list[float]) -> float:

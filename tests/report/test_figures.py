@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from feldman.estimates.selection import PairSelection
+from feldman.report.comparison_figure import comparison_figure
 from feldman.report.lds_figure import lds_figure
 from feldman.report.removal_figure import removal_figure
 from feldman.report.stability_figure import stability_figure
 from feldman.report.style import save_figure
+from feldman.studies.comparison import ComparisonPlan, measure_comparison, summarize_run
 from feldman.studies.lds import LdsPlan, measure_lds
 from feldman.studies.removal import RemovalPlan, removal_design, removal_table
 from feldman.studies.stability import StabilityPlan, measure_stability
+from tests.benchmarks.band_coverage import two_learners
 from tests.benchmarks.planted import planted_learner
 
 
@@ -63,3 +66,42 @@ def test_the_removal_figure_shows_accuracies_above_what_remains(by_influence: bo
     series = ["memorized removed", "as many at random", *(["as many of each class"] if by_influence else [])]
     assert [text.get_text() for text in legend.get_texts()] == [*series, "nothing removed"]
     assert [len(panel.patches) for panel in figure.axes] == [0] * num_columns + [2] * num_columns
+
+
+def test_the_comparison_figure_has_the_papers_four_panels_and_a_line_with_a_band_for_every_run() -> None:
+    learners = two_learners(40)
+    runs = [(f"runs/{number}", learners.trials(number % 2, 40, number)) for number in range(4)]
+    plan = ComparisonPlan(influence=(0.1, 0.2, 0.9), num_resamples=3, num_repeats=1)
+    words = ("cnn", "linear", "linear", "mlp")
+    summaries = [summarize_run(name, word, 0.7, bits) for (name, bits), word in zip(runs, words, strict=True)]
+    figure = comparison_figure(measure_comparison(runs, plan), summaries)
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        f"{figure_name}, {estimate}"
+        for estimate in ("memorization", "influence")
+        for figure_name in ("average difference D", "Jaccard similarity J")
+    ]
+    (legend,) = figure.legends
+    numbers = [f"({each.num_pairs:,} pairs, {100 * each.mean_test_accuracy:.1f}%)" for each in summaries]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        f"linear, runs/1 {numbers[1]}",
+        f"linear, runs/2 {numbers[2]}",
+        f"mlp {numbers[3]}",
+        f"reference: cnn {numbers[0]}, its halves",
+        "halves of a run (20 trials a side)",
+        "by chance",
+    ]
+    for axes in figure.axes:
+        assert len(axes.collections) == 3, "bands"
+        marked = [line for line in axes.lines if line.get_marker() != "None"]
+        assert len({(line.get_color(), line.get_marker()) for line in marked}) == len(marked) == 3
+        assert axes.get_ylim()[0] == 0
+
+
+def test_a_comparison_in_which_nothing_is_selected_can_be_drawn() -> None:
+    learners = two_learners(40)
+    runs = [(f"runs/{number}", learners.trials(number, 40, number)) for number in range(2)]
+    plan = ComparisonPlan(memorization=(1.0,), influence=(1.0,), num_resamples=2, num_repeats=1)
+    figure = comparison_figure(
+        measure_comparison(runs, plan), [summarize_run(name, "cnn", 0.7, bits) for name, bits in runs]
+    )
+    figure.canvas.draw()
