@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feldman.cli.current_folder import see_current_folder
 from feldman.cli.output import print_json
 from feldman.cli.progress import ProgressDisplay
 from feldman.errors import InputError, command
@@ -40,7 +41,7 @@ class JobOptions:
 
 def run_job(experiment: str, path: str, trials: str | None, overrides: list[str], options: JobOptions) -> None:
     """Run, and print what came out."""
-    _see_current_folder()
+    see_current_folder()
     rule = options.rule()
     if trials is not None:
         overrides = [*overrides, f"execution.trials={_bounds(trials)}"]
@@ -61,7 +62,7 @@ def run_job(experiment: str, path: str, trials: str | None, overrides: list[str]
 
 def resume_job(path: str, num_trials: int | None, options: JobOptions) -> None:
     """Resume, and print what came out."""
-    _see_current_folder()
+    see_current_folder()
     rule, runtime_env = options.rule(), _runtime_env(options.runtime_env)
     with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):
         summary = resume(
@@ -100,13 +101,6 @@ def _bounds(trials: str) -> list[int]:
     if found is None:
         raise InputError(f"--trials takes A:B, the trials A to B - 1 (as in 0:1000); found '{trials}'")
     return [int(bound) for bound in found.groups()]
-
-
-def _see_current_folder() -> None:
-    """Let a user's own learner be imported from where the command is typed, as `python -m` would."""
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
 
 
 def _print_summary(summary: RunSummary, as_json: bool) -> None:
