@@ -57,7 +57,7 @@ def vector_run(folder: Path) -> Path:
 
 def _estimated(experiment: Experiment, path: Path) -> Path:
     run(experiment, path)
-    write_estimates(run_paths(path), selection=PairSelection(min_influence=0.1, min_memorization=0.0))
+    write_estimates(run_paths(path), selection=PairSelection(min_influence=0.15, min_memorization=0.0))
     return path
 
 

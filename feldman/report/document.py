@@ -29,7 +29,8 @@ __all__ = [
 UNKNOWN = -1
 """Stands for a whole number that a table does not tell."""
 
-_DECIMALS = 4
+_DECIMALS = 6
+"""What is shown with three then rounds as the value itself does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +274,6 @@ def ints(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def plain_numbers(values: NDArray[np.float64]) -> list[float | None]:
-    """Return numbers as JSON has them: to four decimals, None for what is not finite."""
+    """Return numbers as JSON has them: to six decimals, None for what is not finite."""
     rounded = np.round(values, _DECIMALS).tolist()
     return [None if value != value else value for value in rounded]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 
 __all__ = ["BIN_WIDTH", "Histogram", "bin_of", "count_memorization"]
 
@@ -42,8 +43,8 @@ class Histogram:
 
 def bin_of(memorization: Float64[np.ndarray, " example"]) -> Int64[np.ndarray, " example"]:
     """Return the bin of each value; of undefined ones any."""
-    bins = np.floor(np.nan_to_num(memorization) / BIN_WIDTH + _ROUNDING)
-    return np.minimum(bins, _BINS_TO_ONE - 1).astype(np.int64)
+    bins: NDArray[np.float64] = np.floor(np.nan_to_num(memorization) / BIN_WIDTH + _ROUNDING)
+    return bins.clip(max=_BINS_TO_ONE - 1).astype(np.int64)
 
 
 def count_memorization(

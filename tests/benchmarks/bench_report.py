@@ -1,8 +1,8 @@
 """`make bench-report`: the page of a run of CIFAR-100's shape, from its tables and images on disk to the file, start-up included.
 
-Once with a table of pairs as `feldman estimate` makes it by default, about a thousand, once with one of a hundred thousand, as tops
-of every example give, and once with one of ten million. Images are drawn: smooth shapes with noise, about as hard to compress as
-photographs of this size; in the last case noise alone, which is as hard as any can be.
+Once with a table of pairs as `feldman estimate` makes it by default, about a thousand, once with one of a hundred thousand, as
+tops of every example give, and once with one of ten million. Images are drawn: smooth shapes with noise, about as hard to
+compress as photographs of this size; in the last case almost noise alone, which is as hard as any can be.
 
 The tables are made in a process of its own: what a process holds when it starts another one counts as memory of both.
 """
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.report import Row, limit, write_report
 
@@ -70,10 +71,10 @@ def make_run(run: Path, num_pairs: int, noise: float) -> None:
     from tests.tables import large_pairs, pair_facts, write_memorization_columns, write_pairs
 
     rng = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, num in (("train", NUM_TRAIN), ("test", NUM_TEST)):
         coarse = rng.integers(0, 256, (num, 5, 5, 3)).astype(np.float32)
-        smooth = coarse.repeat(7, axis=1).repeat(7, axis=2)[:, 1:33, 1:33]
+        smooth: Any = coarse.repeat(7, axis=1).repeat(7, axis=2)[:, 1:33, 1:33]
         for axis in (1, 2):
             smooth = (smooth + np.roll(smooth, 2, axis) + np.roll(smooth, -2, axis)) / 3
         arrays[f"x_{part}"] = (
@@ -81,7 +82,7 @@ def make_run(run: Path, num_pairs: int, noise: float) -> None:
         )
         arrays[f"y_{part}"] = np.arange(num) % NUM_CLASSES
     run.mkdir(parents=True)
-    np.savez(run.parent / "data.npz", **arrays)
+    np.savez(run.parent / "data.npz", allow_pickle=False, **arrays)
     subsets = {"num_trials": NUM_TRIALS, "block_size": 50}
     experiment = Experiment.model_validate(
         {"dataset": {"name": "arrays", "path": str(run.parent / "data.npz")}, "subsets": subsets}

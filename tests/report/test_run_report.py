@@ -70,11 +70,12 @@ def test_values_are_those_of_the_tables(images: Path, page: str) -> None:
         for name, column in (("influence", "influence"), ("low", "ci_low"), ("high", "ci_high")):
             assert pairs[name][k] == pytest.approx(expected[column], abs=5.1e-5)
         assert pairs["q"][k] == pytest.approx(expected["q_value"], rel=0.06)
-    assert len(pairs["train"]) == len(influence) > 100, "all pairs of a small table are there"
+    assert len(pairs["train"]) == len(influence) > 50, "all pairs of a small table are there"
     assert pairs["influence"] == sorted(pairs["influence"], reverse=True)
     counts = np.array(data["histogram"]["counts"])
     assert counts.sum(axis=1).tolist() == [30, 30, 30]
-    assert [sum(t == row["test_index"] for _, t in influence) for row in [{"test_index": i} for i in data["test"]["index"]]] == data["test"]["pairs"]  # fmt: skip
+    in_table = [sum(test == index for _, test in influence) for index in data["test"]["index"]]
+    assert data["test"]["pairs"] == in_table
 
 
 def test_pictures_are_the_examples_that_the_rows_name(page: str) -> None:
@@ -140,7 +141,8 @@ def test_limits_choose_what_is_shown_and_the_page_says_so(images: Path) -> None:
     assert 3 <= len(data["pairs"]["train"]) < 50
     # the strongest pair of each memorized example and of each test example is there, wherever the table has one
     influence = pq.read_table(images / "influence.parquet").to_pylist()
-    shown = set(zip([data["train"]["index"][r] for r in data["pairs"]["train"]], [data["test"]["index"][r] for r in data["pairs"]["test"]], strict=True))  # fmt: skip
+    named = {part: [data[part]["index"][row] for row in data["pairs"][part]] for part in ("train", "test")}
+    shown = set(zip(named["train"], named["test"], strict=True))
     for index in data["test"]["index"]:
         best = min((-row["influence"], row["train_index"]) for row in influence if row["test_index"] == index)
         assert (best[1], index) in shown
@@ -157,7 +159,7 @@ def test_pictures_beyond_the_limit_are_left_out_the_last_first_and_the_page_says
     assert data["pictures"]["sheets"] == []
     assert set(data["pictures"]["train"]) == {-1}
     assert re.search(r"The pictures of \d+ of the \d+ examples on this page are left out, to keep it below", page)
-    with pytest.raises(QueryError, match="--max-megabytes allows 0.01; show less with --top-pairs"):
+    with pytest.raises(QueryError, match=r"--max-megabytes allows 0\.01; show less with --top-pairs"):
         make_report(run_paths(images), PageLimits(max_megabytes=0.01))
 
 
