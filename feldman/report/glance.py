@@ -137,11 +137,12 @@ def selection_told(
         Of the data set.
     """
     train, test = (f" of {size:,}" if size is not None else "" for size in sizes)
+    memorized, typical = limits.memorized_per_class(num_classes), limits.typical_per_class(num_classes)
     return (
         f"This page holds {len(contents.train.index):,}{train} training examples, {len(contents.test.index):,}{test} test "
         f"examples and {len(contents.pairs.train):,} of {totals.num_pairs:,} pairs; the histogram counts all training examples.",
-        f"These are, of each class, the {limits.memorized_per_class(num_classes)} most memorized training examples and "
-        f"{limits.typical_per_class(num_classes)} typical ones: those that models without them get right most often.",
+        f"These are, of each class, the {memorized} most memorized training examples, but no more than half of it, and "
+        f"{typical} typical ones: those that models without them get right most often.",
         f"Pairs are the {limits.top_pairs:,} of largest influence, and the {limits.pairs_per_example} strongest of each of these "
         "memorized examples and of each test example that stands in one; every example of a pair is there.",
     )
@@ -173,4 +174,4 @@ def _accuracy(status: RunStatus) -> str:
 
 
 def _precision(median: float, largest: float) -> str:
-    return f"95% intervals of ± {median:.3f} for half of them, of ± {largest:.3f} at most"
+    return f"95% intervals reach ± {median:.3f} for half of them, and ± {largest:.3f} at most"

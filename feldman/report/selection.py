@@ -23,7 +23,8 @@ class PageLimits:
     Attributes
     ----------
     per_class
-        The most memorized training examples of each class; half as many typical ones. By default `memorized_per_class`.
+        The most memorized training examples of each class, but no more than half of it; half as many typical ones. By default
+        `memorized_per_class`.
     top_pairs
         The pairs of largest influence.
     pairs_per_example
@@ -63,7 +64,7 @@ class PageLimits:
 def most_memorized_of_each(
     label: Int64[np.ndarray, " example"], memorization: Float64[np.ndarray, " example"], most: int
 ) -> NDArray[np.intp]:
-    """Choose the most memorized examples of each class; equal ones by their place, undefined ones never.
+    """Choose the most memorized examples of each class, at most half of it; equal ones by their place, undefined ones never.
 
     Returns
     -------
@@ -71,7 +72,10 @@ def most_memorized_of_each(
         Places: first the most memorized of every class, then the second of every class, and so on.
     """
     defined = np.flatnonzero(np.isfinite(memorization))
-    return _first_of_each(defined[np.argsort(-memorization[defined], kind="stable")], label, most)
+    chosen = _first_of_each(defined[np.argsort(-memorization[defined], kind="stable")], label, len(defined))
+    half = -(-np.bincount(label[defined], minlength=1) // 2)
+    kept = _ranks(label[chosen]) < np.minimum(most, half[label[chosen]])
+    return np.asarray(chosen[kept])
 
 
 def typical_of_each(
@@ -92,7 +96,7 @@ def typical_of_each(
     most
         How many of a class.
     but
-        Places that are not chosen: in a small class all may be among the most memorized.
+        Places that are not chosen: the most memorized.
 
     Returns
     -------
@@ -107,9 +111,14 @@ def typical_of_each(
 
 def _first_of_each(ordered: NDArray[np.intp], label: Int64[np.ndarray, " example"], most: int) -> NDArray[np.intp]:
     """Keep the first places of each class; by their rank in it, then by class."""
-    by_class = ordered[np.argsort(label[ordered], kind="stable")]
-    labels = label[by_class]
-    begins = np.searchsorted(labels, labels)
-    rank = np.arange(len(by_class)) - begins
-    kept = rank < most
-    return by_class[kept][np.lexsort((labels[kept], rank[kept]))]
+    rank = _ranks(label[ordered])
+    kept = ordered[rank < most]
+    return np.asarray(kept[np.lexsort((label[kept], rank[rank < most]))])
+
+
+def _ranks(label: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return how many of each one's class come before it."""
+    by_class = np.argsort(label, kind="stable")
+    ranks = np.empty(len(label), np.intp)
+    ranks[by_class] = np.arange(len(label)) - np.searchsorted(label[by_class], label[by_class])
+    return ranks

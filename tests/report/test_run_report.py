@@ -146,7 +146,7 @@ def test_limits_choose_what_is_shown_and_the_page_says_so(images: Path) -> None:
     for index in data["test"]["index"]:
         best = min((-row["influence"], row["train_index"]) for row in influence if row["test_index"] == index)
         assert (best[1], index) in shown
-    assert "the 2 most memorized training examples and 1 typical ones" in page
+    assert "the 2 most memorized training examples, but no more than half of it, and 1 typical ones" in page
     assert f"{len(shown)} of {len(influence)} pairs" in page
 
 

@@ -31,7 +31,7 @@ const memorizedTile = (row) => exampleTile("train", row, estimate(train.value[ro
 function tiles(title, rows, most) {
   const list = rows.length
     ? element("ul", { class: "tiles" }, ...rows.slice(0, most).map(memorizedTile))
-    : element("p", { class: "hint" }, "None on this page in this range.");
+    : element("p", { class: "hint" }, "None on this page.");
   return element("div", { class: "examples" }, element("h4", {}, title), list);
 }
 

@@ -52,7 +52,7 @@ function drawHistogram() {
       },
       element("span", { class: "count" }, number < 100000 ? count(number) : shortened.format(number)),
       bar,
-      element("span", { class: "edge" }, edgeWords(bin)),
+      element("span", { class: "edge" }, edgeWords(bin).replace("0.", ".")),
     );
   });
   byId("histogram").replaceChildren(...bars);
