@@ -21,8 +21,8 @@ from feldman.results.run import Run
 
 __all__ = ["with_pictures", "with_pictures_of"]
 
-_SLOT_BYTES = 8
-"""Of the number of an example's tile, in JSON, with room to spare."""
+_FRAME_BYTES, _SLOT_BYTES = 1000, 8
+"""Of what is told of all pictures, and of the number of an example's tile, in JSON, with room to spare."""
 
 
 def with_pictures_of(
@@ -85,7 +85,7 @@ def with_pictures(
     if not num_examples:
         return document
     tiles = thumbnails((train, test), limits.thumbnail)[order[1] + np.where(order[0] == 1, num_train, 0)]
-    taken = len(render_page(document).encode()) + _SLOT_BYTES * num_examples
+    taken = len(render_page(document).encode()) + _FRAME_BYTES + _SLOT_BYTES * num_examples
     sheets = sprite_sheets(tiles, int(limits.max_megabytes * 1e6) - taken)
     slots = [_slots(order, part, len(each.index), sheets.num_tiles) for part, each in enumerate((train, test))]
     pictures = Pictures(sheets=sheets, train=slots[0], test=slots[1])

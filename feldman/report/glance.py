@@ -49,10 +49,9 @@ def run_facts(facts: TableFacts, status: RunStatus | None, experiment: Experimen
         told.append(("Learner", _learner(experiment)))
         if not isinstance(experiment.learner, CustomLearner | SklearnLearner):
             told.append(("Training", _training(experiment)))
+    trials = status.num_committed_trials if facts.num_trials is None else facts.num_trials
     share = status.subset_size / status.num_train
-    told.append(
-        ("Trials", f"{facts.num_trials:,}, each trained on {status.subset_size:,} examples ({100 * share:.0f}%)")
-    )
+    told.append(("Trials", f"{trials:,}, each trained on {status.subset_size:,} examples ({100 * share:.0f}%)"))
     if status.mean_test_accuracy is not None:
         told.append(("Test accuracy", _accuracy(status)))
     if status.mean_train_accuracy is not None:
