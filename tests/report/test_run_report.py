@@ -112,7 +112,7 @@ def test_the_same_run_has_the_same_page(images: Path, page: str) -> None:
     assert make_report(run_paths(images), PageLimits())[1] == page
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.recursive(
         st.none() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
