@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 from feldman.cli.current_folder import see_current_folder
@@ -23,13 +25,9 @@ def write_report(path: str, output: str | None, limits: PageLimits, *, pictures:
     if paths.memorization.exists():  # else the run says what is wrong with it
         check_page_file(location)
     see_current_folder()
-    with ProgressDisplay() as display:
-        document, page = make_report(
-            paths,
-            limits,
-            pictures=pictures,
-            tell=lambda stage: display(Progress(stage=stage)),
-        )
+    with ProgressDisplay() as display, contextlib.redirect_stdout(sys.stderr):  # a user's own data set may print
+        tell = lambda stage: display(Progress(stage=stage))  # noqa: E731
+        document, page = make_report(paths, limits, pictures=pictures, tell=tell)
         write_page(page, location)
     megabytes = len(page.encode()) / 1e6
     held = {

@@ -62,7 +62,10 @@ def example_files(section: DatasetSection, part: str) -> list[str] | None:
     if files is None or size is None:
         return files
     whole = load_image_folder(section.path)
-    chosen = _part(f"num_{part}", size, whole.y_train if part == "train" else whole.y_test)
+    labels = whole.y_train if part == "train" else whole.y_test
+    if len(files) != len(labels):  # somebody changed the list: it names nothing any more
+        return None
+    chosen = _part(f"num_{part}", size, labels)
     return files if chosen is None else [files[index] for index in chosen]
 
 

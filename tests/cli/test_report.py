@@ -50,15 +50,17 @@ def test_a_data_set_of_the_users_own_is_found_in_the_current_folder(
     feldman: Commands, tmp_path: Path, arrays_file: Path
 ) -> None:
     (tmp_path / "mydata.py").write_text(
-        f"from feldman.data.arrays import load_arrays\ndef load():\n    return load_arrays({str(arrays_file)!r})\n"
+        "from feldman.data.arrays import load_arrays\n"
+        f"def load():\n    print('loading')\n    return load_arrays({str(arrays_file)!r})\n"
     )
     (tmp_path / "mine.toml").write_text(
         '[dataset]\nname = "mydata:load"\n[learner]\nname = "tests.learners:nearest_centroid"\n'
         '[subsets]\nnum_trials = 16\n[execution]\nexecutor = "in-process"\n'
     )
     assert feldman("run", "mine.toml", "-o", "mine").code == 0
-    answer = feldman("report", "mine")
+    answer = feldman("report", "mine", "--json")
     assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["report"] == "mine/report.html", "and what it prints is no part of the document"
     assert page_data((tmp_path / "mine" / "report.html").read_text())["pictures"]["kind"] == "values"
 
 

@@ -207,6 +207,8 @@ def test_images_of_a_folder_are_named_by_their_files(tmp_path: Path) -> None:
     assert data["train"]["file"]
     for file, slot in zip(data["train"]["file"], data["pictures"]["train"], strict=True):
         np.testing.assert_array_equal(tile(data["pictures"], slot), whole[files.index(file)])
+    (tmp_path / "arrays" / "files_train.txt").write_text("one.jpg\n")
+    assert of(tmp_path / "run")[0]["train"]["file"] is None, "a list of another length names nothing"
 
 
 def test_without_its_data_set_a_run_has_a_page_without_pictures(images: Path, tmp_path: Path) -> None:
