@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage bench-driver scaling lock clean
+.PHONY: help .venv demo test format-check format lint types contracts tests chaos bench-run bench-estimates bench-imagenet bench-queries bench-training bench-scheduling bench-coverage bench-driver bench-report scaling lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-driver: $(READY) ## one driver beside 1,000 simulated workers: its process
 
 bench-coverage: $(READY) ## how often intervals cover and chance looks significant, on known truths; writes build/bench/coverage.json
 	$(BIN)/python -m tests.benchmarks.bench_coverage
+
+bench-report: $(READY) ## the page of a run of CIFAR-100's shape: time, memory, size of the file; build/bench/report.json
+	$(BIN)/python -m tests.benchmarks.bench_report
 
 scaling: $(READY) ## remake the tables of cluster/SCALING.md: costs of the presets, measured costs of the driver, a simulation
 	$(BIN)/python cluster/scaling_tables.py --seed 0 --write cluster/SCALING.md

@@ -28,6 +28,7 @@ from tests.bad_input_setups import (
     link_loop,
     malicious_cifar,
     mode,
+    moved_data,
     no_held_out_photographs,
     other_bits,
     other_data,
@@ -376,7 +377,7 @@ FEATURES = [
 RUNS = [
     *(
         case(f"{command} of no run", f"{command} nowhere", "'nowhere' is not a run: it has no trials.zarr")
-        for command in ("resume", "status", "verify", "estimate", "memorized", "pairs")
+        for command in ("resume", "status", "verify", "estimate", "memorized", "pairs", "report")
     ),
     case("run is a file", "run experiment.toml -o data.npz", "'data.npz' is a file; a run is a folder"),
     case("run under a file", "run experiment.toml -o data.npz/new", "data.npz' is not a folder"),
@@ -653,4 +654,23 @@ ESTIMATES = [
     case("estimate of no run with extras", "estimate nowhere --keep-counts --matrix float16", "'nowhere' is not a run"),
 ]
 
-CASES = [*SOURCES, *FIELDS, *DATA, *FEATURES, *RUNS, *RANGES, *MERGES, *QUESTIONS, *ESTIMATES, *EXCHANGE]
+REPORTS = [
+    case("report over a file", "report done -o data.npz", "'data.npz' was not made by `feldman report`, and nothing else"),
+    case("report over a folder", "report done -o done", "'done' was not made by `feldman report`, and nothing else"),
+    case("report into no folder", "report done -o none/page.html", "'none' is no folder to write 'page.html' into"),
+    case("report without its data", "report done", "gone.npz' does not exist; put the data set in its place, or make the report "
+         "without pictures: feldman report done --no-pictures", moved_data),
+    case("report of other data", "report done", "or make the report without pictures: feldman report done --no-pictures",
+         arrays(x_test=np.ones((30, 5), np.float32))),
+    case("report of tables that are gone", "report done", "'done' has no influence.parquet yet; `feldman estimate done`",
+         without("done/influence.parquet")),
+    case("report of a cut table", "report done", "influence.parquet cannot be read", content("done/influence.parquet", b"PAR1"),
+         code=1),
+    case("report too large", "report done --max-megabytes 0.01", "and --max-megabytes allows 0.01; show less with"),
+    case("report of no size", "report done --max-megabytes 0", "max_megabytes is the size of a file, more than 0; found 0.0"),
+    case("report of no pairs", "report done --top-pairs 0", "Invalid value for '--top-pairs'"),
+    case("report where nothing can be written", "report done", "cannot write to done/report.html: Permission denied",
+         mode("done", 0o555), code=1, unprivileged=True),
+]  # fmt: skip
+
+CASES = [*SOURCES, *FIELDS, *DATA, *FEATURES, *RUNS, *RANGES, *MERGES, *QUESTIONS, *ESTIMATES, *EXCHANGE, *REPORTS]

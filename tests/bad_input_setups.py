@@ -150,6 +150,12 @@ def other_data(folder: Path) -> None:
     other_run()(folder)
 
 
+def moved_data(folder: Path) -> None:
+    """Let the run name a file that is not there."""
+    store = TrialStore.open(folder / "done" / "trials.zarr")
+    store.record_circumstances(store.experiment.replace("dataset", {"path": str(folder / "gone.npz")}))
+
+
 def recorded_range(folder: Path) -> None:
     """Let the run have been begun for some of its trials."""
     store = TrialStore.open(folder / "done" / "trials.zarr")

@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feldman.estimates.selection import PairSelection, Targets
 from feldman.results.table_writer import TableWriter
 from feldman.results.tables import MEMORIZATION_SCHEMA, TableFacts, influence_schema
 
-__all__ = ["Row", "defined", "large_pairs", "pair_facts", "write_memorization", "write_pairs"]
+__all__ = [
+    "Row",
+    "defined",
+    "large_pairs",
+    "pair_facts",
+    "write_memorization",
+    "write_memorization_columns",
+    "write_pairs",
+]
 
 Row = dict[str, Any]
 
@@ -37,6 +46,23 @@ def write_memorization(path: Path, rows: list[Row], facts: TableFacts) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TableWriter(path, MEMORIZATION_SCHEMA, facts) as writer:
         writer.write(pa.Table.from_pylist(rows, schema=MEMORIZATION_SCHEMA))
+    return path
+
+
+def write_memorization_columns(
+    path: Path, memorization: NDArray[np.float64], num_classes: int, facts: TableFacts
+) -> Path:
+    """Write a table of these values, with intervals and counts that fit a run of 4,000 trials; classes take turns."""
+    num = len(memorization)
+    index = np.arange(num)
+    right = np.rint(1_200 * (1 - memorization)).astype(np.int64)
+    bounds = [np.full(num, 0.01), memorization - 0.02, memorization + 0.02]
+    counts = [np.full(num, 2_800), np.full(num, 1_200), np.full(num, 2_800), right]
+    columns = [index, index % num_classes, memorization, *bounds, *counts]
+    table = pa.table(dict(zip(MEMORIZATION_SCHEMA.names, columns, strict=True)), schema=MEMORIZATION_SCHEMA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TableWriter(path, MEMORIZATION_SCHEMA, facts) as writer:
+        writer.write(table)
     return path
 
 

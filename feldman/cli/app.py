@@ -344,6 +344,40 @@ add_study_commands(app)
 
 
 @app.command()
+def report(
+    run: RunArgument,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="The .html file. Default: RUN/report.html.")
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="The N most memorized examples of each class, N/2 typical ones. Default: 3 to 24, 1,200 in all.",
+        ),
+    ] = None,
+    top_pairs: Annotated[int, typer.Option(min=1, metavar="N", help="The N most influential pairs.")] = 5000,
+    thumbnail: Annotated[
+        int, typer.Option(min=8, max=512, metavar="PIXELS", help="Larger images are made so large.")
+    ] = 64,
+    max_megabytes: Annotated[
+        float, typer.Option(min=0, metavar="MB", help="Of the file: pictures are left out beyond.")
+    ] = 15,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Show the examples, or do without the data set.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Make a page of a run, one HTML file that needs no network: what is memorized, and what depends on it."""
+    from feldman.cli.report_command import write_report
+    from feldman.report.selection import PageLimits
+
+    limits = PageLimits(per_class=per_class, top_pairs=top_pairs, thumbnail=thumbnail, max_megabytes=max_megabytes)
+    write_report(run, output, limits, pictures=pictures, as_json=json)
+
+
+@app.command()
 def export(
     run: RunArgument,
     format: Annotated[

@@ -14,6 +14,7 @@ from feldman.cli.progress import ProgressDisplay
 from feldman.cli.study_output import show_study
 from feldman.data.load import load_dataset
 from feldman.errors import DatasetError, QueryError
+from feldman.importing import see_current_folder
 from feldman.results.formats import write_table
 from feldman.results.tables import check_same_trials, read_table
 from feldman.studies.duplicates import Headline, Inputs, find_duplicates, flag_pairs, headlines
@@ -35,6 +36,7 @@ class DuplicateOptions:
 
 def show_duplicates(path: str, options: DuplicateOptions, output: Output) -> None:
     """Find near-duplicates in a run's data set; print or write its pairs with their flags, and the figures without them."""
+    see_current_folder()
     paths = run_paths(path)
     store = TrialStore.open(paths.store)
     pairs, facts = read_table(paths.influence, paths.root)

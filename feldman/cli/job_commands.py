@@ -137,6 +137,7 @@ def _print_summary(summary: RunSummary | StudySummary, as_json: bool) -> None:
     print(f"  time               {summary.seconds:.1f} s, of which training {summary.train_wall_seconds:.1f} s")
     print(f"  tables             {summary.memorization_path}, {summary.influence_path}")
     print(f"  next               {command('memorized', status.run)}; {command('pairs', status.run)}")
+    print(f"                     {command('report', status.run)} makes a page of it")
     if status.has_range:
         print(
             f"                     {command('merge', status.run, 'OTHER', '-o', 'NEW')} joins it with a run of other trials"

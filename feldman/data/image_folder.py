@@ -10,7 +10,7 @@ from feldman.data.dataset import Dataset
 from feldman.data.image_listing import has_class_folders, prepare_command
 from feldman.errors import DatasetError
 
-__all__ = ["PREPARED", "load_image_folder"]
+__all__ = ["PREPARED", "load_image_folder", "read_file_names"]
 
 PREPARED = "prepared.json"
 """Marks a prepared folder, and says what it was made of."""
@@ -37,6 +37,14 @@ def load_image_folder(path: str | None) -> Dataset:
     except OSError as error:
         raise DatasetError(f"cannot read dataset.path = '{path}': {error.strerror or error}") from None
     return replace(load_arrays(path), name="image-folder", shift=MEANS, scale=tuple(1 / std for std in STDS))
+
+
+def read_file_names(path: str, part: str) -> list[str] | None:
+    """Return which file each image of ``"train"`` or ``"test"`` was; None where the folder no longer tells."""
+    try:
+        return (Path(path) / f"files_{part}.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _not_prepared(folder: Path) -> DatasetError:

@@ -13,14 +13,14 @@ from feldman.data.dataset import Dataset, stratified_part
 from feldman.data.digits import load_digits
 from feldman.data.huggingface import PREFIX, load_huggingface
 from feldman.data.idx import IDX_DATASETS, load_idx_dataset
-from feldman.data.image_folder import load_image_folder
+from feldman.data.image_folder import load_image_folder, read_file_names
 from feldman.data.random_labels import with_random_labels
 from feldman.data.svhn import load_svhn
 from feldman.errors import DatasetError, listed, suggestion
 from feldman.experiment import DatasetSection
 from feldman.importing import import_callable
 
-__all__ = ["BUILT_IN", "load_dataset"]
+__all__ = ["BUILT_IN", "example_files", "load_dataset"]
 
 BUILT_IN = ("digits", *IDX_DATASETS, *CIFAR_DATASETS, "svhn", "image-folder", "arrays")
 
@@ -45,6 +45,28 @@ def load_dataset(section: DatasetSection) -> Dataset:
     if section.random_labels is None:
         return dataset
     return with_random_labels(dataset, section.random_labels, section.random_labels_seed)
+
+
+def example_files(section: DatasetSection, part: str) -> list[str] | None:
+    """Return which file each example of ``"train"`` or ``"test"`` was; None of data sets that do not tell.
+
+    Raises
+    ------
+    DatasetError
+        If more examples are asked for than there are.
+    """
+    if section.name != "image-folder" or section.path is None:
+        return None
+    files = read_file_names(section.path, part)
+    size = section.num_train if part == "train" else section.num_test
+    if files is None or size is None:
+        return files
+    whole = load_image_folder(section.path)
+    labels = whole.y_train if part == "train" else whole.y_test
+    if len(files) != len(labels):  # somebody changed the list: it names nothing any more
+        return None
+    chosen = _part(f"num_{part}", size, labels)
+    return files if chosen is None else [files[index] for index in chosen]
 
 
 def _cut(dataset: Dataset, train: NDArray[np.intp] | None, test: NDArray[np.intp] | None) -> Dataset:

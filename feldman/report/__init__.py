@@ -1,1 +1,1 @@
-"""Figures: every one from a function that takes a table or arrays and returns it, in one style."""
+"""Figures and pages: figures from functions that take a table or arrays and return them, in one style; a run as one HTML file."""

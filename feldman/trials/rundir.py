@@ -74,6 +74,11 @@ class RunPaths:
         return self.root / ("events.jsonl" if isinstance(self.root, Path) else "events")
 
     @property
+    def report(self) -> Location:
+        """The page of the run, where it was asked for."""
+        return self.root / "report.html"
+
+    @property
     def lock(self) -> Location:
         """Held by the process that writes."""
         return self.root / (".writer.lock" if isinstance(self.root, Path) else ".writer.lease")

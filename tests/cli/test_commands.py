@@ -16,7 +16,7 @@ from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
     "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
-    "duplicates", "null", "removal", "features",
+    "duplicates", "null", "removal", "features", "report",
     "export", "import", "compare", "prepare", "presets", "submit", "jobs",
 ]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
@@ -35,7 +35,7 @@ for arguments in [["--help"], ["-h"], ["--version"], *([name, "--help"] for name
         except SystemExit as left:
             assert left.code == 0, (arguments, left.code)
     assert arguments == ["--version"] or "Usage" in shown.getvalue(), arguments
-heavy = {{"torch", "ray", "torchvision", "zarr", "numpy", "pyarrow", "sklearn", "xarray", "matplotlib", "faiss"}}
+heavy = {{"torch", "ray", "torchvision", "zarr", "numpy", "pyarrow", "sklearn", "xarray", "matplotlib", "faiss", "jinja2", "PIL"}}
 heavy &= set(sys.modules)
 sys.exit(f"imported for help: {{heavy}}" if heavy else 0)
 """
