@@ -33,6 +33,8 @@ _UNITS = {
     "comparing matrices": "classes",
     "preparing": "images",
     "comparing halves": "splits",
+    "counting in halves": "examples",
+    "counting in subsets": "examples",
     "fitting datamodels": "fits",
     "looking for duplicates": "examples",
 }
