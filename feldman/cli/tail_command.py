@@ -149,7 +149,8 @@ def _sections(report: TailReport, facts: TableFacts, top: int | None) -> list[Se
         title = "memorized by the estimates, and truly; the test accuracy that they carry"
         sections.append((_threshold_rows(tail, report.carried, shown), title))
         if len(tail.labels) > 1:
-            sections.append(_class_section(tail, facts.class_names, shown, top))
+            by = tail.thresholds.tolist().index(report.selection.min_memorization)
+            sections.append((_class_rows(tail, facts.class_names, (shown, by), top), _class_title(tail, by, top)))
     sections.append((_by_pairs_rows(pairs), "examples by their pairs"))
     title = f"pairs ({report.selection.in_words()})"
     if pairs.num_memorized is not None:
@@ -187,22 +188,25 @@ def _threshold_rows(
     return rows
 
 
-def _class_section(tail: MemorizationTail, names: tuple[str, ...], shown: list[int], top: int | None) -> Section:
-    """Return the classes with the largest shares of memorized examples, by the second threshold that is shown."""
-    at = shown[min(1, len(shown) - 1)]
-    share = tail.reaching.count[1:, at] / tail.num_examples[1:]
-    order = np.argsort(-share, kind="stable")[:top]
+def _class_title(tail: MemorizationTail, by: int, top: int | None) -> str:
+    num = len(tail.labels)
+    return f"{min(num, top or num):,} of {num:,} classes, most memorized (>= {tail.thresholds[by]:g}) first"
+
+
+def _class_rows(
+    tail: MemorizationTail, names: tuple[str, ...], thresholds: tuple[list[int], int], top: int | None
+) -> list[dict[str, str]]:
+    """Return the classes with the largest shares of memorized examples. ``thresholds``: those shown, and the one to sort by."""
+    shown, by = thresholds
+    share = tail.reaching.count[1:, by] / tail.num_examples[1:]
     rows = []
-    for place in order.tolist():
+    for place in np.argsort(-share, kind="stable")[:top].tolist():
         row = {"class": class_name(tail.labels[place], names), "examples": f"{tail.num_examples[1 + place]:,}"}
         for threshold in shown:
             count, error = (part[1 + place, threshold] for part in (tail.reaching.count, tail.reaching.stderr))
             row[f">= {tail.thresholds[threshold]:g}"] = f"{count:,}" + ("" if np.isnan(error) else f" ± {error:.1f}")
         rows.append(row)
-    return (
-        rows,
-        f"{len(rows):,} of {len(tail.labels):,} classes, most memorized first (>= {tail.thresholds[at]:g}), ± error",
-    )
+    return rows
 
 
 def _by_pairs_rows(pairs: MarginalUtility) -> list[dict[str, str]]:

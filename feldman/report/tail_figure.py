@@ -157,9 +157,10 @@ def _draw_pairs(axes: Axes, report: TailReport) -> None:
 
 def _log_counts(axes: Axes, counts: NDArray[Any]) -> None:
     """Let counts be read on a logarithmic axis, which begins below the smallest that is not 0."""
-    bottom, top = max(0.7, np.min(counts, where=counts > 0, initial=counts.max()) / 3), axes.get_ylim()[1]
+    bottom = max(0.7, np.min(counts, where=counts > 0, initial=counts.max()) / 3)
+    top = max(1.1 * axes.get_ylim()[1], 10 * bottom)
+    axes.set_ylim(bottom, top)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=bottom)
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if top > _WIDE * bottom else (1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_minor_locator(NullLocator())

@@ -29,8 +29,8 @@ __all__ = [
     "tail_of_estimates",
 ]
 
-_CORRECTED_ERRORS = float(np.sqrt((4 * 2**0.5 + (2 - 2**0.5) - 4 * (3**0.5 - 1)) / 2**0.5))
-"""Standard error of a corrected count, in those of the count: 1.53. See `TrueCounts`."""
+_CORRECTED_ERRORS = (4 * 2**0.5 - 3) ** 0.5
+"""Standard error of a corrected count, in those of the count. See `TrueCounts`."""
 
 _ERRORS_FROM_ENDS = 3.0
 
@@ -108,9 +108,9 @@ class TrueCounts:
 
     It is so where the density falls exponentially and noise is normal and alike, and up to terms of :math:`1 / T^2` wherever the
     density is smooth. With random quarters the next order is :math:`C_T^{8/3} C_{T/2}^{-2} C_{T/4}^{1/3}`; the interval is 1.96
-    standard errors and the distance of the two orders to each side. The standard error is that of :math:`2 C_T - C_{T/2}` for a
-    density that is even over the width of the noise, :math:`\sqrt{(4\sqrt2 + (2 - \sqrt2) - 4(\sqrt3 - 1)) / \sqrt2} = 1.53`
-    times the count's.
+    standard errors and the distance of the two orders to each side. The standard error is the root mean square of
+    :math:`2 C_T - C_{T/2} - N` where examples lie at random, as densely above the threshold as below over the width of normal
+    noise: :math:`\sqrt{4 \sqrt 2 - 3} = 1.63` times the count's.
 
     Nothing is said of thresholds within three of the largest standard errors of 0 or 1, where most examples are: from there
     halves and quarters lift examples over the threshold as all trials do not.
@@ -220,8 +220,9 @@ def correctable(
     thresholds: Float64[np.ndarray, " threshold"], num_in: int, num_out: int
 ) -> Bool[np.ndarray, " threshold"]:
     """Tell which thresholds lie far enough from 0 and 1 for `TrueCounts`; so many trials have an example, and have it not."""
+    nearest = np.minimum(thresholds, 1 - thresholds)
     errors = largest_stderr_at(thresholds, num_in, num_out)
-    far: NDArray[np.bool_] = np.minimum(thresholds, 1 - thresholds) >= _ERRORS_FROM_ENDS * errors
+    far: NDArray[np.bool_] = (nearest > 0) & (nearest >= _ERRORS_FROM_ENDS * errors)
     return far
 
 

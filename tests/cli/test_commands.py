@@ -15,7 +15,7 @@ from tests.commands import Commands
 from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
-    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
+    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "tail", "lds",
     "duplicates", "null", "export", "import", "compare", "prepare", "presets", "submit", "jobs",
 ]  # fmt: skip
 START = "from feldman.cli.app import main; main()"
