@@ -95,7 +95,7 @@ def marginal_utility(
     """
     every = np.ones(pairs.num_rows, bool)
     groups: list[tuple[str, NDArray[np.bool_]]] = [("all", every)]
-    if pairs["q_value"].null_count == 0:
+    if "q_value" in pairs.column_names and pairs["q_value"].null_count == 0:  # tables of earlier versions have none
         groups.append((f"q <= {SIGNIFICANT:g}", pairs["q_value"].to_numpy() <= SIGNIFICANT))
     if not one_class and pairs["train_label"].null_count == 0 and pairs["test_label"].null_count == 0:
         same = pairs["train_label"].to_numpy() == pairs["test_label"].to_numpy()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from feldman.errors import QueryError
 from feldman.estimates.bits import take_trials
@@ -15,11 +16,10 @@ from feldman.studies.halves import generator
 from feldman.studies.recounts import cell_of, memorization_in_parts, num_cells, recount
 from feldman.studies.tail import (
     TailPlan,
-    correctable,
-    largest_stderr_at,
     measure_tail,
     tail_of_estimates,
 )
+from feldman.studies.true_counts import correctable, largest_stderr_at, true_counts
 from tests.benchmarks.planted import expected_counts, memorizing_learner
 from tests.estimates import oracle
 from tests.estimates.trials import Trials, any_trials
@@ -125,6 +125,29 @@ def test_intervals_cover_the_expected_and_the_true_number_where_the_estimates_co
     if kind == "thin":  # of three examples that seem to reach 0.25 one does not
         assert counts[:, 0, 1].mean() > 1.4 * true[:, 1].mean()
         assert abs(corrected[:, 1].mean() / true[:, 1].mean() - 1) < 0.2
+
+
+def test_the_error_of_a_corrected_count_is_that_of_examples_that_lie_at_random() -> None:
+    rng, num = np.random.default_rng(0), 200
+    truth = rng.uniform(-8, 8, (4000, num))  # in standard errors from the threshold
+    estimate = truth + rng.normal(size=truth.shape)
+    corrected = (2.0 * (estimate >= 0) - ndtr(estimate)).sum(axis=1)  # half of the trials: as much noise again
+    error = np.sqrt(np.mean((corrected - (truth >= 0).sum(axis=1)) ** 2))
+    of_the_count = np.sqrt((ndtr(truth) * ndtr(-truth)).sum(axis=1).mean())
+    counts = np.array([100.0]), np.array([100.0]), np.array([100.0])
+    found = true_counts(counts, np.array([of_the_count]), np.array([True]), 1e9)
+    assert found.stderr[0] == pytest.approx(error, rel=0.05)
+    assert (found.count[0], found.ci_high[0]) == pytest.approx((100, 100 + 1.96 * found.stderr[0]), rel=1e-4)
+
+
+def test_a_thin_tail_of_normal_noise_is_extrapolated_exactly() -> None:
+    lifted = np.exp(
+        np.array([1.0, 2.0, 4.0]) * 0.5**2 / 2
+    )  # by noise of half the tail's scale, in all, half, a quarter
+    counts = tuple(np.array([50.0 * value, 0.0]) for value in lifted)
+    found = true_counts((counts[0], counts[1], counts[2]), np.array([3.0, 0.0]), np.array([True, True]), 1000.0)
+    np.testing.assert_allclose(found.count, [50, 0])
+    np.testing.assert_allclose(found.ci_high, [50 + 1.96 * found.stderr[0], 0], rtol=1e-4)
 
 
 def test_halves_are_drawn_by_the_seed_alone() -> None:
