@@ -103,7 +103,7 @@ def _draw_classes(axes: Axes, tail: MemorizationTail, class_names: tuple[str, ..
             color=colour,
             label=f">= {tail.thresholds[threshold]:g}",
         )
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     if len(order) <= _MOST_NAMED_CLASSES:
         labels = tail.labels[order].tolist()
@@ -113,7 +113,7 @@ def _draw_classes(axes: Axes, tail: MemorizationTail, class_names: tuple[str, ..
     else:
         axes.set_xlabel(f"{len(order):,} classes, most memorized first")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(**_LEGEND)
+    axes.legend(**_LEGEND, loc="upper right", ncols=len(_MARKERS), handletextpad=0.1, columnspacing=0.8)
 
 
 def _draw_carried(axes: Axes, carried: tuple[CarriedAccuracy, ...]) -> None:
@@ -133,14 +133,14 @@ def _draw_carried(axes: Axes, carried: tuple[CarriedAccuracy, ...]) -> None:
 
 def _draw_pairs(axes: Axes, report: TailReport) -> None:
     series = (
-        ("test", report.pairs.test_examples_by_pairs, "o", "-"),
-        ("training", report.pairs.train_examples_by_pairs, "s", "--"),
+        ("test", report.pairs.test_examples_by_pairs, "o", 6, "-"),
+        ("training", report.pairs.train_examples_by_pairs, "s", 4, "--"),
     )
     most = 1
-    for (name, counts, marker, line), colour in zip(series, COLOURS, strict=False):
+    for (name, counts, marker, size, line), colour in zip(series, COLOURS, strict=False):
         num_pairs, num_examples = zip(*counts, strict=True) if counts else ((), ())
         most = max(most, *num_pairs) if num_pairs else most
-        style: dict[str, Any] = {"marker": marker, "markersize": 4, "linestyle": line, "color": colour}
+        style: dict[str, Any] = {"marker": marker, "markersize": size, "linestyle": line, "color": colour}
         axes.plot(num_pairs, num_examples, label=f"{name} examples", **style)
     if most > _MOST_LINEAR:
         axes.set_xscale("log")
@@ -148,8 +148,8 @@ def _draw_pairs(axes: Axes, report: TailReport) -> None:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(0.5, most + 0.5)
+        axes.set_xticks(range(1, max(most, 3) + 1))
+        axes.set_xlim(0.5, max(most, 3) + 0.5)
     _log_counts(axes, np.ones(1))
     axes.set_xlabel(f"pairs that an example stands in\n({report.selection.in_words()})", fontsize=8)
     axes.legend(**_LEGEND)
@@ -158,7 +158,7 @@ def _draw_pairs(axes: Axes, report: TailReport) -> None:
 def _log_counts(axes: Axes, counts: NDArray[Any]) -> None:
     """Let counts be read on a logarithmic axis, which begins below the smallest that is not 0."""
     bottom = max(0.7, np.min(counts, where=counts > 0, initial=counts.max()) / 3)
-    top = max(1.1 * axes.get_ylim()[1], 10 * bottom)
+    top = max(1.3 * axes.get_ylim()[1], 10 * bottom)
     axes.set_ylim(bottom, top)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if top > _WIDE * bottom else (1, 2, 5)))
