@@ -331,6 +331,12 @@ COMPARISONS = [
 ]
 
 IMPORTED = [
+    case(
+        "tail of pairs that a file lacks",
+        "tail done --min-influence 0.1",
+        "the table holds pairs with influence >=",
+        tables,
+    ),
     *(
         case(
             f"{command} of tables",

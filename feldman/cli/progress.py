@@ -34,6 +34,8 @@ _UNITS = {
     "preparing": "images",
     "comparing halves": "splits",
     "comparing runs": "resamples and splits",
+    "counting in halves": "examples",
+    "counting in subsets": "examples",
     "fitting datamodels": "fits",
     "looking for duplicates": "examples",
     "training the network": "steps",

@@ -25,7 +25,7 @@ __all__ = ["add_study_commands"]
 
 def add_study_commands(app: typer.Typer) -> None:
     """Let the command line know them."""
-    for command in (stability, compare, plan, cscore, lds, duplicates, null, removal, features):
+    for command in (stability, compare, plan, cscore, tail, lds, duplicates, null, removal, features):
         app.command()(command)
 
 
@@ -185,6 +185,47 @@ def cscore(
 
     selection = chosen_pairs(min_influence=min_influence, min_memorization=min_memorization)
     show_cscores(runs, selection, num_rows(top, everything), chosen_output(output_format, json, output))
+
+
+def tail(
+    run: RunArgument,
+    bins: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Bins of the histogram of memorization on 0 .. 1.")
+    ] = 20,
+    resamples: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Random halves of the trials, for the errors of counts.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves.")] = 0,
+    min_influence: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="A test example is decided from this influence on. Default: 0.15."),
+    ] = None,
+    min_memorization: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="And by examples memorized so much. Default: 0.25.")
+    ] = None,
+    same_class: Annotated[bool, typer.Option("--same-class", help="Only pairs of one class.")] = False,
+    top: TopOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every class, instead of the --top memorized.")] = False,
+    plot: PlotOption = None,
+    output_format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Say what is in the tail: how many examples are memorized, the accuracy they carry, test examples decided by one."""
+    from feldman.cli.output import chosen_output
+    from feldman.cli.tail_command import TailOptions, show_tail
+
+    options = TailOptions(
+        bins=bins,
+        resamples=resamples,
+        seed=seed,
+        min_influence=min_influence,
+        min_memorization=min_memorization,
+        same_class=same_class,
+        top=num_rows(top, everything),
+        plot=plot,
+    )
+    show_tail(run, options, chosen_output(output_format, json, output))
 
 
 def lds(

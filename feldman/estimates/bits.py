@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int64, UInt64
 from feldman.estimates.kernel import LANES, WORDS_AT_ONCE
 from feldman.estimates.packing import WORD_BITS, gather_bits, pack_rows
 
-__all__ = ["TrialBits", "in_lanes", "no_words", "pack_trials", "take_trials"]
+__all__ = ["TrialBits", "in_lanes", "no_words", "pack_trials", "take_trials", "unpack_trials"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,11 @@ def pack_trials(
     return TrialBits(
         num_trials=len(subset_mask), subset_mask=packed[0], train_correct=packed[1], test_correct=packed[2]
     )
+
+
+def unpack_trials(words: UInt64[np.ndarray, "example word"], num_trials: int) -> Bool[np.ndarray, "trial example"]:
+    """Return the bits of trials as they were before packing."""
+    return np.unpackbits(words.view(np.uint8), axis=1, count=num_trials, bitorder="little").T.astype(bool)
 
 
 def take_trials(bits: TrialBits, trials: Int64[np.ndarray, " chosen"]) -> TrialBits:

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64, Int64, UInt64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from feldman.errors import QueryError, listed
-from feldman.estimates.bits import TrialBits
+from feldman.estimates.bits import TrialBits, unpack_trials
 from feldman.estimates.intervals import proportion_difference
 from feldman.studies.halves import generator
 
@@ -153,11 +153,6 @@ def measure_lds(
             )
             on_fit(len(rows), len(plan.sizes) * len(plan.estimators))
     return pa.Table.from_pylist(rows, schema=LDS_SCHEMA)
-
-
-def unpack_trials(words: UInt64[np.ndarray, "example word"], num_trials: int) -> Bool[np.ndarray, "trial example"]:
-    """Return the bits of trials as they were before packing."""
-    return np.unpackbits(words.view(np.uint8), axis=1, count=num_trials, bitorder="little").T.astype(bool)
 
 
 def column_spearman(

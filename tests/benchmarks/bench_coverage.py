@@ -2,7 +2,8 @@
 
 Coverage of the three intervals and sizes of the two tests are exact: binomial probabilities, summed. Then the estimators
 themselves, on learners whose truth is known in closed form, with a number of trials that was fixed and with one that a stopping
-rule chose, q-values on trials with planted dependence, and bands of J and D of two learners.
+rule chose, q-values on trials with planted dependence, bands of J and D of two learners, counts of memorized examples and the
+accuracy that these carry.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from feldman.estimates.memorization import count_memorization, estimate_memoriza
 from feldman.estimates.packing import count_bits
 from feldman.estimates.selection import PairSelection
 from feldman.estimates.significance import QValues, num_pairs_tested, pair_p_values
+from feldman.studies.carried import carried_accuracy
 from feldman.studies.resampling import Resampling
 from feldman.studies.stopping import halves_agreement, next_look, reached_stderr
+from feldman.studies.tail import TailPlan, measure_tail
 from feldman.trials.stopping import StoppingRule
 from tests.benchmarks.band_coverage import measured_coverage, two_learners
 from tests.benchmarks.coverage import INTERVALS, TESTS, exact_coverage, exact_size
-from tests.benchmarks.planted import Planted, planted_learner, quality_trials, tail_learner
+from tests.benchmarks.planted import (
+    Planted,
+    additive_trials,
+    expected_counts,
+    memorizing_learner,
+    planted_learner,
+    quality_trials,
+    tail_learner,
+)
 from tests.benchmarks.report import Row, write_report
 
 NUM_TRIALS = (50, 250, 2_000)
@@ -35,6 +46,7 @@ LEVELS = (1e-2, 1e-4, 1e-6, 1e-8)
 REPEATS = 400
 BAND_REPEATS = 100
 RULES = (StoppingRule(stderr=0.1), StoppingRule(stderr=0.05), StoppingRule(jaccard=0.4), StoppingRule(jaccard=0.6))
+TAILS, TAIL_THRESHOLDS = ("spread", "thin", "wavering", "gap"), (0.1, 0.25, 0.5, 0.75, 0.9)
 STOPPED_REPEATS, MOST_TRIALS, BLOCK_SIZE = 200, 2_000, 10
 FALSE_SHARE = 0.05
 BANDS: tuple[tuple[str, int, float, int], ...] = (
@@ -42,6 +54,7 @@ BANDS: tuple[tuple[str, int, float, int], ...] = (
     ("many pairs by chance", 300, 0.5, 150),
 )
 """Examples, share of test examples that waver, trials."""
+ENDS = ("ci_low", "ci_high")
 
 
 def main() -> None:
@@ -54,6 +67,12 @@ def main() -> None:
     rows += false_discoveries()
     for where, num_examples, share_wavering, num_trials in BANDS:
         rows += consistency_bands_cover(where, num_examples, share_wavering, num_trials)
+    print(
+        "| learner | trials | reach | expected | error (claimed) | covers, classes | truly | covers | corrected | covers |"
+    )
+    for kind in TAILS:
+        rows += counted_tails(kind)
+    rows += carried()
     write_report("coverage", rows)
 
 
@@ -266,6 +285,74 @@ def consistency_bands_cover(where: str, num_examples: int, share_wavering: float
             within(f"bands of {name}, {where}: covered, mean", float(np.mean(covered)), 0.9, 1.0, BAND_REPEATS),
             within(f"bands of {name}, {where}: covered, least", min(covered), 0.8, 1.0, BAND_REPEATS),
         ]
+    return rows
+
+
+def counted_tails(kind: str, repeats: int = 200) -> list[Row]:
+    """Count the memorized examples of many planted truths: their expected number, and the true one, beside intervals of both."""
+    plan, group = TailPlan(thresholds=TAIL_THRESHOLDS, num_resamples=100), np.arange(400) % 4
+    rows = []
+    for num_trials in (100, 300, 1_000):
+        tails, expected, planted = [], [], []
+        for seed in range(repeats):
+            learner = memorizing_learner(kind, 400, seed)
+            tails.append(measure_tail(learner.trials(num_trials, seed), group, plan))
+            reaching = expected_counts(learner, num_trials, TAIL_THRESHOLDS)
+            expected.append([reaching.sum(axis=0), *(reaching[group == one].sum(axis=0) for one in range(4))])
+            planted.append([(learner.memorization >= at - 1e-12).sum() for at in TAIL_THRESHOLDS])
+        count, stderr, low, high = (
+            np.array([getattr(tail.reaching, name) for tail in tails]) for name in ("count", "stderr", *ENDS)
+        )
+        true, true_low, true_high = (
+            np.array([getattr(tail.true, name) for tail in tails]) for name in ("count", *ENDS)
+        )
+        means, truths = np.array(expected), np.array(planted)
+        held, naive = (low <= means) & (means <= high), (low[:, 0] <= truths) & (truths <= high[:, 0])
+        for place, at in enumerate(TAIL_THRESHOLDS):
+            if means[:, 0, place].mean() < 1:
+                continue
+            where, error = f"{kind}, {num_trials} trials, >= {at:g}", (count - means)[:, 0, place].std()
+            cells = [
+                f"{means[:, 0, place].mean():.1f}",
+                f"{error:.1f} ({np.sqrt((stderr[:, 0, place] ** 2).mean()):.1f})",
+                f"{held[:, 0, place].mean():.2f}, {held[:, 1:, place].mean():.2f}",
+                f"{truths[:, place].mean():.1f}",
+                f"{naive[:, place].mean():.2f}",
+            ]
+            rows.append(within(f"expected count, {where}: covered", held[:, 0, place].mean(), 0.85, 1, repeats))
+            if np.isnan(true[:, place]).any():
+                cells += ["-", "-"]
+            else:
+                found = (true_low[:, place] <= truths[:, place]) & (truths[:, place] <= true_high[:, place])
+                cells += [f"{true[:, place].mean():.1f}", f"{found.mean():.2f}"]
+                rows.append(within(f"true count, {where}: covered", float(found.mean()), 0.92, 1, repeats))
+            print(f"| {kind} | {num_trials:,} | {at:g} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def carried(repeats: int = 400) -> list[Row]:
+    """Say what memorized examples add to accuracy where some trials are better at everything; and plain sums of influences."""
+    rows = []
+    for num_trials in (100, 400):
+        errors, covered, plain = [], [], []
+        for seed in range(repeats):
+            bits, effect = additive_trials(num_trials, 150, seed)
+            (found,) = carried_accuracy(bits, (0.25,))
+            memorized = estimate_memorization(bits).memorization >= 0.25
+            truth = memorized.sum() * (effect[memorized].mean() - effect[~memorized].mean())
+            errors.append((found.carried - truth) / found.stderr)
+            covered.append(found.ci_low <= truth <= found.ci_high)
+            below = memorized.sum() * (effect[memorized].mean() - effect.mean())
+            plain.append((found.influence_sum - below) / found.below_random_stderr)
+        share, where = float(np.mean(covered)), f"{num_trials} trials"
+        print(
+            f"carried accuracy, {where}: mean error {np.mean(errors):+.3f} standard errors (noise {repeats**-0.5:.3f}), spread "
+            f"{np.std(errors, ddof=1):.3f}, covered {share:.3f}; of the plain sum {np.mean(plain):+.3f}"
+        )
+        rows.append(within(f"carried accuracy, {where}: covered", share, 0.92, 0.98, repeats))
+        rows.append(
+            within(f"carried accuracy, {where}: |bias| / noise", abs(np.mean(errors)) * repeats**0.5, 0, 3, repeats)
+        )
     return rows
 
 

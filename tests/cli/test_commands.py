@@ -15,7 +15,8 @@ from tests.commands import Commands
 from tests.conftest import Cli, cli_environment, small_experiment
 
 COMMANDS = [
-    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "lds",
+    "run", "resume", "merge", "status", "verify", "estimate", "memorized", "pairs", "stability", "plan", "cscore", "tail",
+    "lds",
     "duplicates", "null", "removal", "features", "report",
     "export", "import", "compare", "prepare", "presets", "submit", "jobs",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,15 @@ from feldman.report.lds_figure import lds_figure
 from feldman.report.removal_figure import removal_figure
 from feldman.report.stability_figure import stability_figure
 from feldman.report.style import save_figure
+from feldman.report.tail_figure import tail_figure
+from feldman.results.tables import influence_schema
 from feldman.studies.comparison import ComparisonPlan, measure_comparison, summarize_run
 from feldman.studies.lds import LdsPlan, measure_lds
+from feldman.studies.marginal_utility import marginal_utility
 from feldman.studies.removal import RemovalPlan, removal_design, removal_table
 from feldman.studies.stability import StabilityPlan, measure_stability
+from feldman.studies.tail import TailPlan, tail_of_estimates
+from feldman.studies.tail_report import tail_of_trials
 from tests.benchmarks.band_coverage import two_learners
 from tests.benchmarks.planted import planted_learner
 
@@ -32,6 +38,39 @@ def test_the_stability_figure_shows_three_measures_of_both_estimates_beside_chan
     ]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["halves", "chance"]
+
+
+@pytest.mark.parametrize("num_classes", [3, 40])
+def test_the_tail_figure_has_a_panel_for_all_that_is_known(tmp_path: Path, num_classes: int) -> None:
+    bits, labels = planted_learner().trials(80, 0), (np.arange(60) % num_classes, np.arange(60) % num_classes)
+    plan = TailPlan(num_resamples=5)
+    report = tail_of_trials(bits, labels, plan, PairSelection(min_influence=0.3))
+    figure = tail_figure(report, ("a", "b"))
+    panels = [
+        "training examples by memorization",
+        "examples that reach a threshold",
+        "share of a class that reaches",
+        "test accuracy that they carry",
+        "examples by their pairs",
+    ]
+    assert [axes.get_title("left") for axes in figure.axes] == panels
+    named = [text.get_text() for text in figure.axes[2].get_xticklabels()]
+    if num_classes == 3:
+        assert set(named) == {"a", "b", "2"}
+    else:
+        assert figure.axes[2].get_xlabel() == "40 classes, most memorized first"
+    save_figure(figure, tmp_path / "tail.svg")
+    alone = replace(report, memorization=None, carried=())
+    assert [axes.get_title("left") for axes in tail_figure(alone).axes] == panels[-1:]
+    without = replace(
+        report,
+        memorization=tail_of_estimates(np.full(60, np.nan), None, plan),
+        carried=(),
+        pairs=marginal_utility(influence_schema().empty_table()),
+    )
+    figure = tail_figure(without)
+    assert [axes.get_title("left") for axes in figure.axes] == [*panels[:2], panels[-1]]
+    save_figure(figure, tmp_path / "empty.svg")
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from feldman.errors import QueryError
-from feldman.estimates.bits import TrialBits, pack_trials
+from feldman.estimates.bits import TrialBits, pack_trials, unpack_trials
 from feldman.studies import lds
-from feldman.studies.lds import LDS_SCHEMA, LdsPlan, column_spearman, default_train_sizes, measure_lds, unpack_trials
+from feldman.studies.lds import LDS_SCHEMA, LdsPlan, column_spearman, default_train_sizes, measure_lds
 from tests.estimates import oracle
 from tests.estimates.trials import Trials, any_trials
 
