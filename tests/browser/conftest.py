@@ -52,8 +52,9 @@ class Opened:
         return self.page.locator(selector).all_inner_texts()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One browser for a file of tests, and no longer: while Playwright runs, no test can have an event loop of its own."""
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}: `apt-get install chromium`, as .ci/run does")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make .venv` does")

@@ -21,7 +21,7 @@ import pytest
 from feldman.trials.events import read_events
 from feldman.trials.plan import trial_seeds
 from tests.clusters import TestCluster, worker_pids
-from tests.conftest import small_arrays
+from tests.conftest import long, small_arrays
 from tests.disks import Disk
 from tests.runs import FeldmanProcess, assert_same_run, finish, wait_until
 
@@ -312,6 +312,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.disk.remove()
 
 
+@long
 @pytest.mark.timeout(7200)
 def test_on_a_cluster_that_loses_workers_nodes_driver_and_head_a_run_ends_as_if_undisturbed(
     scene: Scene, capsys: pytest.CaptureFixture[str]

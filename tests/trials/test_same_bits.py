@@ -6,6 +6,7 @@ import pytest
 
 from feldman import job
 from feldman.experiment_files import load_experiment
+from tests.conftest import long
 from tests.runs import FeldmanProcess, assert_same_run, event_names, finish, write_experiment
 
 pytestmark = pytest.mark.ray
@@ -30,6 +31,7 @@ def test_the_number_of_workers_changes_no_bit(
     assert_same_run(tmp_path / "run", reference)
 
 
+@long
 def test_three_workers_of_a_local_ray_change_no_bit(experiment: Path, reference: Path, tmp_path: Path) -> None:
     options = ["--set", "execution.executor=ray", "--set", "execution.num_workers=3"]
     with FeldmanProcess(tmp_path, "run", experiment, "-o", "run", *options) as process:
