@@ -125,11 +125,12 @@ def _design(source: RunPaths, store: TrialStore, plan: RemovalPlan) -> Design:
     """Design the study from the tables of a run, which must be of the trials that it has."""
     store.check_random()
     memorized, facts = read_table(source.memorization, source.root)
-    check_same_trials(source.root, {facts.digest, store.digest()})
+    digest = store.digest()
+    check_same_trials(source.root, {facts.digest, digest})
     is_influential = np.zeros(store.num_train, bool)
     if plan.by_influence:
         pairs, of_pairs = read_table(source.influence, source.root)
-        check_same_trials(source.root, {of_pairs.digest, store.digest()})
+        check_same_trials(source.root, {of_pairs.digest, digest})
         chosen = of_pairs.selection
         lacks = chosen.min_influence > DEFAULT_MIN_INFLUENCE or chosen.min_memorization > DEFAULT_MIN_MEMORIZATION
         if chosen.has_tops or chosen.same_class or lacks:

@@ -91,7 +91,7 @@ def network_training(
         batches = batches_of(len(subset), training.batch_size, has_batch_norm(module))
         num_steps = training.epochs * len(batches)
         state = _State(module, descent, augment.generators, data.device)
-        trial = trial_name(seed, subset.cpu().numpy())
+        trial = trial_name(seed, subset.cpu().numpy()) if checkpoints else ""
         num_done = state.restore(checkpoints.load(trial)) if checkpoints else 0
         orders = shuffles(seed, subset, training.epochs)
         for epoch, order in islice(enumerate(orders), num_done, None):  # the orders before are drawn, and left

@@ -191,7 +191,7 @@ class DesignedPlan:
     def seeds(self, trials: range) -> Int64[np.ndarray, " trial"]:
         """Return the seeds of some trials."""
         repeats = [self.design.arm_and_repeat(trial)[1] for trial in trials]
-        return np.concatenate([drawn_seeds(self.seed, range(k, k + 1), _SEED_STREAM) for k in repeats])
+        return drawn_seeds(self.seed, repeats, _SEED_STREAM)
 
     def _mask(self, arm: int, repeat: int) -> NDArray[np.bool_]:
         chosen = self.design.arms[arm]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -104,7 +105,7 @@ def trial_seeds(seed: int, trials: range) -> Int64[np.ndarray, " trial"]:
     return drawn_seeds(seed, trials, _SEED_STREAM)
 
 
-def drawn_seeds(seed: int, numbers: range, stream: int) -> Int64[np.ndarray, " number"]:
+def drawn_seeds(seed: int, numbers: Sequence[int], stream: int) -> Int64[np.ndarray, " number"]:
     """Draw a seed, 0 to 2**63 - 1, for each of some numbers of one stream."""
     return np.array([_raw(seed, number, stream, 1)[0] >> np.uint64(1) for number in numbers]).astype(np.int64)
 

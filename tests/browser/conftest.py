@@ -1,4 +1,4 @@
-"""Pages in a real browser: Debian's chromium, driven by Playwright, one for all tests."""
+"""Pages in a real browser: Debian's chromium, driven by Playwright, one for a file of tests."""
 
 from __future__ import annotations
 
